@@ -169,8 +169,7 @@ def _publication_days(count: int, config: SimulationConfig, rng: np.random.Gener
 def _content_scores(
     tags: Sequence[Sequence[str]], config: SimulationConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """Each archetype likes 12 tags, the k-th with Zipf weight 1/k; a drawing's score is the
-    idf-weighted overlap. [A, N]."""
+    """Idf-weighted overlap with each archetype's 12 tags, the k-th of Zipf weight 1/k. [A, N]."""
     vocabulary = sorted({tag for row in tags for tag in row})
     column = {tag: index for index, tag in enumerate(vocabulary)}
     has = np.zeros((len(tags), len(vocabulary)), np.float64)
@@ -191,8 +190,7 @@ def _content_scores(
 def _style_scores(
     statistics: np.ndarray, config: SimulationConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """Each archetype is the place of one drawing in the space of pixel statistics; a drawing's
-    score is minus the distance to it. [A, N]."""
+    """Minus the distance to each archetype, a drawing's place among pixel statistics. [A, N]."""
     points = statistics[rng.choice(len(statistics), size=config.archetypes)]
     distance = np.linalg.norm(statistics[None] - points[:, None], axis=-1)
     return _standardise(-distance)
@@ -201,7 +199,7 @@ def _style_scores(
 def _artist_scores(
     artists: Sequence[str], config: SimulationConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """Each archetype likes 8 artists, drawn in proportion to the square root of their works. [A, N]."""
+    """Whether one of each archetype's 8 artists drew it; prolific artists are likelier. [A, N]."""
     names, index, count = np.unique(
         np.asarray(artists, object).astype(str), return_inverse=True, return_counts=True
     )
@@ -221,7 +219,7 @@ def _impressions(
     config: SimulationConfig,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Who saw which drawing on which day: visits of a few drawings each, never the same one twice."""
+    """Who saw which drawing when: visits of a few drawings, never the same one twice."""
     low, high = config.impressions
     wanted = rng.integers(low, high + 1, size=config.users)
     visits = -(-wanted // config.impressions_per_visit)
