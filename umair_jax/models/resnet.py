@@ -1,0 +1,234 @@
+"""Bottleneck ResNet (50, 101, 152 layers, any width), numerically torchvision's."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from umair_jax.models.initialise import Draws, normal
+
+BLOCKS_OF_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+EXPANSION = 4
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """Shape of the network.
+
+    Attributes:
+        depth: 50, 101 or 152: which row of the original paper's table gives the blocks per stage.
+        base_width: Channels of the stem; 64 is the standard width. Stage s (from 1) has
+            4 * base_width * 2**(s-1) output channels.
+        blocks: Blocks per stage, in place of those of `depth`; empty = those of `depth`.
+        last_gamma: Initial scale of the last BatchNorm of every block. 1 is torchvision's
+            default, 0 its `zero_init_residual`. Only matters before weights are trained or loaded.
+        epsilon: Added to the variance by every BatchNorm.
+        momentum: Share of the old running statistics kept by one training step
+            (torch's momentum 0.1 is 0.9 here).
+        dtype: "float32" or "bfloat16": type of the convolutions' inputs. Parameters, statistics
+            and normalisation are float32 in both cases.
+    """
+
+    depth: int = 101
+    base_width: int = 64
+    blocks: tuple[int, ...] = ()
+    last_gamma: float = 1.0
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.depth not in BLOCKS_OF_DEPTH:
+            raise ValueError(
+                f"ResNet depth: got {self.depth}, expected one of {sorted(BLOCKS_OF_DEPTH)}; "
+                "use blocks=(...) for another number of blocks per stage."
+            )
+        if self.base_width < 1:
+            raise ValueError(f"ResNet base_width: got {self.base_width}, expected at least 1.")
+        if self.blocks and min(self.blocks) < 1:
+            raise ValueError(
+                f"ResNet blocks: got {self.blocks}, expected at least 1 in each stage."
+            )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"ResNet dtype: got {self.dtype!r}, expected one of {sorted(DTYPES)}.")
+
+    @property
+    def blocks_per_stage(self) -> tuple[int, ...]:
+        """Number of bottleneck blocks of each stage."""
+        return self.blocks or BLOCKS_OF_DEPTH[self.depth]
+
+    def channels(self, stage: int) -> int:
+        """Output channels of a stage, counted from 1."""
+        return EXPANSION * self.base_width * 2 ** (stage - 1)
+
+
+class Convolution(nnx.Module):
+    """Square convolution without bias; symmetric zero padding of kernel // 2, as in torch."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, *, rngs: Draws):
+        # Kaiming normal over the fan-out, torchvision's choice for its ResNets.
+        scale = math.sqrt(2.0 / (outputs * size * size))
+        shape = (size, size, inputs, outputs)
+        self.kernel = nnx.Param(normal(rngs, shape, scale))
+        self.size = size
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """Convolves in the dtype of `x`."""
+        kernel = self.kernel[...].astype(x.dtype)
+        if self.size == 1:
+            # A 1 x 1 convolution is a matrix product; written as one it runs faster on CPUs,
+            # most of all for large batches.
+            if self.stride > 1:
+                x = x[:, :: self.stride, :: self.stride]
+            return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+        pad = self.size // 2
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, in float32.
+
+    The running variance is the biased one (torch keeps the unbiased one; the two differ by
+    n / (n - 1) with n = B * H * W, and only after training here).
+    """
+
+    def __init__(self, width: int, cfg: ResNetConfig, *, gamma: float = 1.0):
+        self.scale = nnx.Param(jnp.full((width,), gamma, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
+        self.epsilon = cfg.epsilon
+        self.momentum = cfg.momentum
+
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
+        """Normalises; in training with the batch's statistics, which update the running ones."""
+        if train:
+            values = x.astype(jnp.float32)
+            mean = values.mean((0, 1, 2))
+            var = jnp.square(values - mean).mean((0, 1, 2))
+            keep = self.momentum
+            self.mean[...] = keep * self.mean[...] + (1 - keep) * jax.lax.stop_gradient(mean)
+            self.var[...] = keep * self.var[...] + (1 - keep) * jax.lax.stop_gradient(var)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        shift = self.bias[...] - mean * scale
+        return (x.astype(jnp.float32) * scale + shift).astype(x.dtype)
+
+
+class Bottleneck(nnx.Module):
+    """1x1 - 3x3 (stride) - 1x1 convolutions around a shortcut, named as in torchvision."""
+
+    def __init__(self, inputs: int, width: int, stride: int, cfg: ResNetConfig, *, rngs: Draws):
+        outputs = EXPANSION * width
+        self.conv1 = Convolution(inputs, width, 1, 1, rngs=rngs)
+        self.bn1 = BatchNorm(width, cfg)
+        self.conv2 = Convolution(width, width, 3, stride, rngs=rngs)
+        self.bn2 = BatchNorm(width, cfg)
+        self.conv3 = Convolution(width, outputs, 1, 1, rngs=rngs)
+        self.bn3 = BatchNorm(outputs, cfg, gamma=cfg.last_gamma)
+        self.project = stride > 1 or inputs != outputs
+        if self.project:
+            self.downsample_conv = Convolution(inputs, outputs, 1, stride, rngs=rngs)
+            self.downsample_bn = BatchNorm(outputs, cfg)
+
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B h w D"]:
+        """Returns the residual sum; the ReLU that follows it belongs to the caller."""
+        y = jax.nn.relu(self.bn1(self.conv1(x), train))
+        y = jax.nn.relu(self.bn2(self.conv2(y), train))
+        y = self.bn3(self.conv3(y), train)
+        if self.project:
+            x = self.downsample_bn(self.downsample_conv(x), train)
+        return x + y
+
+
+class Stage(nnx.Module):
+    """A row of blocks, the first of which may halve the resolution."""
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, blocks: int, cfg: ResNetConfig, *, rngs: Draws
+    ):
+        self.blocks = blocks
+        for i in range(blocks):
+            # String-named attributes, not a list: integer keys break exported pytrees.
+            block = Bottleneck(inputs, width, stride, cfg, rngs=rngs)
+            setattr(self, f"block{i}", block)
+            inputs, stride = EXPANSION * width, 1
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], train: bool
+    ) -> tuple[Float[Array, "B h w D"], ...]:
+        """Returns the residual sum of every block, before its ReLU."""
+        sums = []
+        for i in range(self.blocks):
+            sums.append(getattr(self, f"block{i}")(x, train))
+            x = jax.nn.relu(sums[-1])
+        return tuple(sums)
+
+
+class ResNet(nnx.Module):
+    """Bottleneck ResNet without a classification head, every block's output within reach.
+
+    Source: He et al. 2015, in torchvision's variant (the stride sits in the 3x3 convolution).
+    """
+
+    def __init__(self, cfg: ResNetConfig, *, rngs: Draws):
+        self.cfg = cfg
+        width = cfg.base_width
+        self.conv1 = Convolution(3, width, 7, 2, rngs=rngs)
+        self.bn1 = BatchNorm(width, cfg)
+        inputs = width
+        for stage, blocks in enumerate(cfg.blocks_per_stage, start=1):
+            stride = 1 if stage == 1 else 2
+            room = Stage(inputs, width * 2 ** (stage - 1), stride, blocks, cfg, rngs=rngs)
+            setattr(self, f"layer{stage}", room)
+            inputs = cfg.channels(stage)
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], train: bool = False
+    ) -> tuple[tuple[Float[Array, "B _h _w _c"], ...], ...]:
+        """Runs the network.
+
+        Args:
+            images: Float, channels last; normalised as the weights expect.
+            train: Use and update batch statistics.
+
+        Returns:
+            For each stage the residual sums of its blocks, BEFORE the ReLU that follows each
+            (apply `jax.nn.relu` for the outputs after it). Under `jax.jit` the ones that are not
+            used cost nothing.
+        """
+        x = images.astype(DTYPES[self.cfg.dtype])
+        x = jax.nn.relu(self.bn1(self.conv1(x), train))
+        x = max_pool(x)
+        outputs = []
+        for stage in range(1, len(self.cfg.blocks_per_stage) + 1):
+            sums = getattr(self, f"layer{stage}")(x, train)
+            outputs.append(sums)
+            x = jax.nn.relu(sums[-1])
+        return tuple(outputs)
+
+
+def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """3x3 max-pool of stride 2, padded with minus infinity by one on every side, as in torch."""
+    return jax.lax.reduce_window(
+        x,
+        jnp.array(-jnp.inf, x.dtype),
+        jax.lax.max,
+        window_dimensions=(1, 3, 3, 1),
+        window_strides=(1, 2, 2, 1),
+        padding=((0, 0), (1, 1), (1, 1), (0, 0)),
+    )

@@ -1,0 +1,118 @@
+"""Sentence vectors: transformer, mean over the tokens, optional dense layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from umair_jax.models.initialise import Draws
+from umair_jax.models.transformer import Dense, Transformer, TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoderConfig:
+    """Shape of the text encoder.
+
+    Attributes:
+        vocabulary: Number of token ids.
+        layers: Transformer blocks.
+        width: Channels of the transformer.
+        heads: Attention heads.
+        ffn: Hidden channels of the feed-forward layers.
+        max_positions: Longest sequence with learned positions.
+        token_types: 2 for BERT, 0 for DistilBERT.
+        output: Width of the Dense + tanh after pooling; 0 = none, the pooled vector is returned.
+        dropout: Rate in training.
+        initial_std: Standard deviation of initial weights and token embeddings.
+        position_std: The same for positions.
+        dtype: "float32" or "bfloat16" matrix products.
+    """
+
+    vocabulary: int = 16_000
+    layers: int = 3
+    width: int = 256
+    heads: int = 4
+    ffn: int = 1024
+    max_positions: int = 512
+    token_types: int = 0
+    output: int = 512
+    dropout: float = 0.1
+    initial_std: float = 0.02
+    position_std: float = 0.02
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.output < 0:
+            raise ValueError(f"output: got {self.output}, expected 0 (no dense layer) or more.")
+        _ = self.transformer  # checks the rest
+
+    @property
+    def transformer(self) -> TransformerConfig:
+        """The transformer's own configuration."""
+        values = dataclasses.asdict(self)
+        del values["output"]
+        return TransformerConfig(**values)
+
+    @property
+    def vector_width(self) -> int:
+        """Width of a sentence vector."""
+        return self.output or self.width
+
+
+def mean_pool(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """Mean over the tokens that are not padding, in float32; zeros where there are none."""
+    weights = mask.astype(jnp.float32)[..., None]
+    total = (hidden.astype(jnp.float32) * weights).sum(1)
+    return total / jnp.maximum(weights.sum(1), 1e-9)
+
+
+class TextEncoder(nnx.Module):
+    """Token ids to one vector per text.
+
+    Source: UMAIR-FPS, text encoder: DistilBERT -> mean pooling over the attention mask ->
+    Dense 512 with tanh.
+    """
+
+    def __init__(self, cfg: TextEncoderConfig, *, rngs: Draws):
+        self.cfg = cfg
+        self.transformer = Transformer(cfg.transformer, rngs=rngs)
+        if cfg.output:
+            std = 1 / math.sqrt(cfg.width)
+            self.dense = Dense(cfg.width, cfg.output, std, rngs=rngs)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        mask: Bool[Array, "B L"],
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B D"]:
+        """Encodes texts.
+
+        Args:
+            tokens: Ids in [0, vocabulary).
+            mask: True for real tokens.
+            train: Apply dropout.
+            key: PRNG key, needed when `train` and the rate is above 0.
+
+        Returns:
+            float32 vectors [B, vector_width], in (-1, 1) when there is a dense layer.
+        """
+        pooled = self.pool(tokens, mask, train=train, key=key)
+        return jnp.tanh(self.dense(pooled)) if self.cfg.output else pooled
+
+    def pool(
+        self,
+        tokens: Int[Array, "B L"],
+        mask: Bool[Array, "B L"],
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B D"]:
+        """The mean over the tokens, before the dense layer. Arguments as in `__call__`."""
+        hidden = self.transformer(tokens, mask, train=train, key=key)
+        return mean_pool(hidden, mask)
