@@ -1,0 +1,310 @@
+"""Every item once through the encoders: `python -m umair_jax.extract --data_dir=... --bank_dir=...`.
+
+Pictures become content and style vectors, tags and titles become text vectors; training then
+gathers rows of this feature bank and never decodes a picture again. A finished bank is recognised
+by its manifest and left alone; an interrupted one goes on at the first missing shard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from jax.experimental import multihost_utils
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from umair_jax import encoding
+from umair_jax.data import feature_bank
+from umair_jax.data.feature_bank import FeatureBank, Shard
+from umair_jax.encoding import Catalogue, Encoders, ExtractConfig
+
+ENCODER_RECORD = "encoders.json"
+# Settings that cannot change a single vector: another value does not mean another bank.
+_INDIFFERENT = ("decode_threads", "max_bad_share", "image_weights", "text_weights", "tokenizer")
+
+
+def extract(
+    dataset: Catalogue,
+    config: ExtractConfig,
+    bank_dir: str | os.PathLike[str],
+    *,
+    console: Console | None = None,
+) -> FeatureBank:
+    """Makes the feature bank of a data set, or reads it if it is there.
+
+    With several processes each makes its share of the shards in the same (shared) folder, and all
+    return the whole bank.
+
+    Args:
+        dataset: Items with texts and pictures; rows from 1.
+        config: The encoders and how they run.
+        bank_dir: Folder of the bank. A bank made from other items or another configuration
+            is replaced.
+        console: Where progress and notices go; None = the terminal's standard error.
+
+    Raises:
+        ValueError: More pictures than `max_bad_share` cannot be decoded; weights do not fit.
+    """
+    console = console or Console(stderr=True)
+    folder = Path(bank_dir)
+    key = bank_key(dataset.fingerprint, config)
+    manifest = feature_bank.read_manifest(folder)
+    if manifest and manifest.get("key") == key:
+        try:
+            return feature_bank.load(folder)
+        except ValueError as error:
+            console.print(f"The feature bank is incomplete and is repaired: {error}")
+    began = time.monotonic()
+    rows = range(1, len(dataset.items.title))
+    with ThreadPoolExecutor(config.decode_threads) as pool:
+        if jax.process_index() == 0:
+            _prepare(dataset, rows, config, folder, key, pool, console)
+        _barrier("encoders")
+        encoders = encoding.load(folder, config)
+        _fill(dataset, rows, encoders, folder, key, pool, console)
+    _barrier("shards")
+    if jax.process_index() == 0:
+        manifest = _manifest(dataset, config, encoders, folder, key, time.monotonic() - began)
+        feature_bank.write_manifest(folder, manifest)
+        _report(manifest, console)
+    _barrier("manifest")
+    return feature_bank.load(folder)
+
+
+def bank_key(fingerprint: str, config: ExtractConfig) -> str:
+    """Digest of everything that determines a bank: items, settings, weights, format."""
+    settings = dataclasses.asdict(config)
+    for name in _INDIFFERENT:
+        del settings[name]
+    files = {
+        name: hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+        for name, path in (
+            ("image_weights", config.image_weights),
+            ("text_weights", config.text_weights),
+            ("tokenizer", config.tokenizer),
+        )
+    }
+    whole = [feature_bank.FORMAT_VERSION, fingerprint, settings, files]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _prepare(
+    dataset: Catalogue,
+    rows: Sequence[int],
+    config: ExtractConfig,
+    folder: Path,
+    key: str,
+    pool: ThreadPoolExecutor,
+    console: Console,
+) -> None:
+    """Leaves encoders of this key in the folder; removes what belongs to another bank."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / ENCODER_RECORD
+    try:
+        ready = json.loads(record.read_text("utf-8"))["key"] == key
+    except (OSError, ValueError, KeyError):
+        ready = False
+    if ready and all((folder / name).is_file() for name in encoding.FILES):
+        return
+    stale = [folder / feature_bank.MANIFEST, record, *folder.glob("shard-*.safetensors")]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    if not config.image_weights:
+        console.print(
+            "[bold]Untrained image encoder:[/bold] random filters, BatchNorm statistics calibrated "
+            f"on {min(config.calibration_images, len(rows)):,} pictures. Content and style vectors "
+            "tell pictures apart but know nothing about drawings."
+        )
+    if not config.text_weights:
+        console.print(
+            "[bold]Untrained text encoder:[/bold] random word vectors; texts are close where they "
+            "share words."
+        )
+    encoding.save(encoding.build(dataset, rows, config, pool), folder)
+    record.write_text(json.dumps({"key": key}) + "\n", "utf-8")
+
+
+def _fill(
+    dataset: Catalogue,
+    rows: Sequence[int],
+    encoders: Encoders,
+    folder: Path,
+    key: str,
+    pool: ThreadPoolExecutor,
+    console: Console,
+) -> None:
+    """Computes this process's missing shards."""
+    config = encoders.config
+    todo = []
+    for index, start in enumerate(range(0, len(rows), config.shard_items)):
+        mine = index % jax.process_count() == jax.process_index()
+        if mine and feature_bank.read_shard(folder, index, key) is None:
+            todo.append((index, rows[start : start + config.shard_items]))
+    with _Progress(sum(len(part) for _, part in todo), console) as progress:
+        for index, part in todo:
+            shard = _encode_shard(dataset, part, encoders, pool, progress)
+            feature_bank.write_shard(folder, index, shard, key, config.store_dtype)
+
+
+def _encode_shard(
+    dataset: Catalogue,
+    rows: Sequence[int],
+    encoders: Encoders,
+    pool: ThreadPoolExecutor,
+    progress: _Progress,
+) -> Shard:
+    config = encoders.config
+    contents, styles, usable, bad, missing = [], [], [], [], 0
+    pending: Any = None
+
+    def collect(vectors: Any, good: np.ndarray) -> None:
+        content, style = (np.asarray(x)[: len(good)] for x in vectors)
+        contents.append(np.where(good[:, None], content, 0))
+        styles.append(np.where(good[:, None], style, 0))
+        progress.advance(len(good))
+
+    for batch in encoding.decoded_batches(dataset, rows, config, pool):
+        # The next batch is on its way before the vectors of this one are waited for.
+        started = encoders.start_images(batch.images), batch.usable
+        if pending is not None:
+            collect(*pending)
+        pending = started
+        usable.append(batch.usable)
+        bad += batch.reasons
+        missing += batch.missing
+    collect(*pending)
+    texts = [encoding.item_text(dataset.items, row, config) for row in rows]
+    has_text = np.array([bool(text) for text in texts])
+    vectors, counts = encoders.encode_texts(texts)
+    arrays = {
+        "content": np.concatenate(contents),
+        "style": np.concatenate(styles),
+        "text": np.where(has_text[:, None], vectors, 0),
+        "has_image": np.concatenate(usable),
+        "has_text": has_text,
+    }
+    return Shard(rows[0], arrays, tuple(bad), {"missing_images": missing, **counts})
+
+
+def _manifest(
+    dataset: Catalogue,
+    config: ExtractConfig,
+    encoders: Encoders,
+    folder: Path,
+    key: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """Facts about the finished bank; the bad images of all shards are checked here."""
+    items = len(dataset.items.title) - 1
+    shards = -(-items // config.shard_items)
+    bad: list[tuple[int, str]] = []
+    totals = {"missing_images": 0, "unknown_tokens": 0, "truncated_texts": 0, "texts": 0}
+    for index in range(shards):
+        shard = feature_bank.read_shard(folder, index, key)
+        if shard is None:
+            raise ValueError(
+                f"feature bank: {feature_bank.shard_path(folder, index)} is missing; expected "
+                "every process to write its shards into the same folder."
+            )
+        bad += shard.bad_images
+        totals["texts"] += int(shard.arrays["has_text"].sum())
+        for name, count in shard.counts.items():
+            totals[name] += count
+    pictures = items - totals["missing_images"]
+    if len(bad) > config.max_bad_share * max(pictures, 1):
+        examples = "; ".join(f"row {row}: {reason}" for row, reason in bad[:5])
+        raise ValueError(
+            f"images: got {len(bad)} of {pictures} that cannot be decoded, expected at most a "
+            f"share of {config.max_bad_share}. Mend the files or raise max_bad_share. {examples}"
+        )
+    trained_image, trained_text = bool(config.image_weights), bool(config.text_weights)
+    return {
+        "format_version": feature_bank.FORMAT_VERSION,
+        "key": key,
+        "encoder": encoders.digest(),
+        "dataset": dataset.fingerprint,
+        "items": items,
+        "shards": shards,
+        "sizes": {
+            "content": config.image.content_width,
+            "style": config.image.style_width,
+            "text": config.text.vector_width,
+        },
+        "dtype": config.store_dtype,
+        "trained": trained_image and trained_text,
+        "trained_image": trained_image,
+        "trained_text": trained_text,
+        "calibration_images": 0 if trained_image else min(config.calibration_images, items),
+        "vocabulary": encoders.text.cfg.vocabulary,
+        "usable_images": pictures - len(bad),
+        **totals,
+        "bad_images": len(bad),
+        "bad_image_list": [{"row": row, "reason": reason} for row, reason in bad],
+        "seconds": round(seconds, 1),
+        "config": dataclasses.asdict(config),
+        "versions": {"jax": jax.__version__, "numpy": np.__version__},
+    }
+
+
+def _report(manifest: dict[str, Any], console: Console) -> None:
+    console.print(
+        f"Feature bank: {manifest['items']:,} items in {manifest['seconds']:.0f} s; "
+        f"{manifest['usable_images']:,} images, {manifest['missing_images']:,} missing, "
+        f"{manifest['bad_images']:,} broken; {manifest['texts']:,} texts, vocabulary "
+        f"{manifest['vocabulary']:,}, {manifest['unknown_tokens']:,} unknown tokens, "
+        f"{manifest['truncated_texts']:,} cut off."
+    )
+    for bad in manifest["bad_image_list"][:10]:
+        console.print(f"  row {bad['row']}: {bad['reason']}", markup=False)
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"extract {name}")
+
+
+class _Progress:
+    """A bar on a terminal, a line every ten seconds elsewhere: images/s and time left."""
+
+    def __init__(self, total: int, console: Console, every_secs: float = 10.0):
+        self._total, self._console, self._every = total, console, every_secs
+        self._done = 0
+        self._bar = Progress(
+            TextColumn("Extracting"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("extract", total=total, speed="")
+
+    def __enter__(self) -> _Progress:
+        self._began = self._spoke = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, images: int) -> None:
+        """Counts finished images."""
+        self._done += images
+        now = time.monotonic()
+        rate = self._done / max(now - self._began, 1e-9)
+        speed = f"{rate:.0f} images/s, {(self._total - self._done) / rate:.0f} s left"
+        self._bar.update(self._task, completed=self._done, speed=speed)
+        if not self._console.is_terminal and now - self._spoke > self._every:
+            self._spoke = now
+            self._console.print(f"Extracting {self._done:,}/{self._total:,} images, {speed}")
