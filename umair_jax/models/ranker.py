@@ -1,0 +1,322 @@
+"""UMAIR-FPS's ranker: will this user bookmark this drawing, and which of its sides decides?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from umair_jax.models.cross import CrossConfig, CrossNetwork
+from umair_jax.models.fm import fm_logit
+from umair_jax.models.layers import DTYPES, MLP, BatchNorm, Dense, check_choice, split_key
+from umair_jax.models.umcm import UMCM, Fusion, UMCMConfig, present_or_first
+from umair_jax.models.wide import wide_logit
+
+META = "meta"
+
+
+@dataclasses.dataclass(frozen=True)
+class RankerConfig:
+    """Every option of the ranker; the defaults are those of the paper.
+
+    Attributes:
+        user_fields: Sparse fields of the user, Fu.
+        item_fields: Sparse fields of the item, Fi.
+        embedding_width: D of the embeddings.
+        user_dense: (name, width) of the dense inputs of the user tower, in order.
+        modalities: (name, width) of the item's dense modalities, in order.
+        meta: Whether the item's embeddings are a modality, "meta", before all others.
+        tower_widths: Layers of the user tower and of the tower of "meta".
+        modality_width: Width of every projected modality; the last layer of the "meta" tower has
+            it in place of its own. Must equal the last tower width where attention is used.
+        dropout: Rate after every layer of the towers and the head.
+        umcm: Fusion of the modalities: attention, senet, mixture, static or none.
+        umcm_experts: Experts of the mixture, any number of "attention" and "senet".
+        attention_dropout: Rate on the attention weights.
+        cross: Cross network: none, vector, matrix, low_rank or mixture.
+        cross_layers: Its layers.
+        cross_rank: Its rank, where it has one.
+        cross_experts: Experts of the mixture.
+        residual: relu(BatchNorm(z + cross(z))) in place of cross(z).
+        head_widths: Layers between the cross network and the logit.
+        wide: Whether the linear model over the sparse values is added to the logit.
+        fm: Whether a factorisation machine over all embeddings is added to the logit.
+        modality_norm: Whether a BatchNorm follows the projection of each dense modality.
+        dtype: "float32" or "bfloat16": type of the matrix products' inputs. Parameters,
+            statistics, soft-maxes and the logit are float32 in both cases.
+    """
+
+    user_fields: int = 10
+    item_fields: int = 13
+    embedding_width: int = 8
+    user_dense: tuple[tuple[str, int], ...] = (("long_term_text", 512), ("short_term_text", 512))
+    modalities: tuple[tuple[str, int], ...] = (("content", 1024), ("style", 256), ("text", 512))
+    meta: bool = True
+    tower_widths: tuple[int, ...] = (128, 64)
+    modality_width: int = 64
+    dropout: float = 0.5
+    umcm: str = "attention"
+    umcm_experts: tuple[str, ...] = ("attention", "senet")
+    attention_dropout: float = 0.5
+    cross: str = "mixture"
+    cross_layers: int = 2
+    cross_rank: int = 32
+    cross_experts: int = 4
+    residual: bool = False
+    head_widths: tuple[int, ...] = (64, 32, 16)
+    wide: bool = True
+    fm: bool = False
+    modality_norm: bool = False
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        check_choice("ranker dtype", self.dtype, tuple(DTYPES))
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"ranker dropout: got {self.dropout}, expected 0 <= rate < 1")
+        if not self.tower_widths or not self.head_widths:
+            raise ValueError("ranker tower_widths, head_widths: got none, expected at least one")
+        if not self.modality_names:
+            raise ValueError("ranker modalities: got none; name one, or set meta=True")
+        if len(set(self.modality_names)) != len(self.modality_names):
+            raise ValueError(
+                f"ranker modalities: got {list(self.modality_names)}, expected each name once "
+                f"({META!r} is the item's own embeddings)"
+            )
+        if self.meta and self.item_fields < 1:
+            raise ValueError("ranker item_fields: got 0, expected at least 1, or meta=False")
+        if self.user_fields + len(self.user_dense) < 1:
+            raise ValueError("ranker user_fields, user_dense: got none, expected at least one")
+        _ = self.umcm_config, self.cross_config  # their own checks
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order of the weights."""
+        return ((META,) if self.meta else ()) + tuple(name for name, _ in self.modalities)
+
+    @property
+    def umcm_config(self) -> UMCMConfig:
+        """The options of the fusion."""
+        return UMCMConfig(self.umcm, self.umcm_experts, self.attention_dropout)
+
+    @property
+    def cross_config(self) -> CrossConfig:
+        """The options of the cross network."""
+        return CrossConfig(
+            self.cross, self.cross_layers, self.cross_rank, self.cross_experts, self.dtype
+        )
+
+
+class RankerInputs(NamedTuple):
+    """One batch, everything looked up already.
+
+    Attributes:
+        user_embeddings: [B, Fu, D].
+        item_embeddings: [B, Fi, D].
+        wide: Looked-up linear weights [B, F] of all sparse values, or None.
+        user_dense: {name: [B, Dj]}, the names of the config.
+        modalities: {name: [B, Dm]}, the names of the config; "meta" is not among them.
+        present: Which modalities exist, in the order of `RankerConfig.modality_names`;
+            None = all. A row without any falls back to its first one, "meta".
+    """
+
+    user_embeddings: Float[Array, "B Fu D"]
+    item_embeddings: Float[Array, "B Fi D"]
+    wide: Float[Array, "B F"] | None
+    user_dense: Mapping[str, Float[Array, "B _"]]
+    modalities: Mapping[str, Float[Array, "B _"]]
+    present: Bool[Array, "B M"] | None = None
+
+
+class RankerOutput(NamedTuple):
+    """Logit [B] of the bookmark and weights [B, M] of the modalities (rows sum to 1)."""
+
+    logit: Float[Array, " B"]
+    weights: Float[Array, "B M"]
+
+
+class Ranker(nnx.Module):
+    """Towers -> contribution of each modality -> crosses -> logit.
+
+    Calling it does everything. The four steps are public, so that a caller can project each
+    distinct user or item once, gather, and go on with `fuse` and `score`; in training, give the
+    number of examples behind each distinct row as `weight` to keep the batch statistics the same.
+    """
+
+    def __init__(self, cfg: RankerConfig, *, rngs: nnx.Rngs):
+        self.cfg = cfg
+        fields = cfg.embedding_width
+        rate, dtype = cfg.dropout, cfg.dtype
+        user_inputs = cfg.user_fields * fields + sum(width for _, width in cfg.user_dense)
+        self.user_tower = MLP(user_inputs, cfg.tower_widths, rngs=rngs, rate=rate, dtype=dtype)
+        if cfg.meta:
+            widths = (*cfg.tower_widths[:-1], cfg.modality_width)
+            self.meta_tower = MLP(
+                cfg.item_fields * fields, widths, rngs=rngs, rate=rate, dtype=dtype
+            )
+        self.projections = nnx.Dict()
+        self.norms = nnx.Dict()
+        for name, width in cfg.modalities:
+            self.projections[name] = Dense(width, cfg.modality_width, rngs=rngs, dtype=cfg.dtype)
+            if cfg.modality_norm:
+                self.norms[name] = BatchNorm(cfg.modality_width)
+        user_width = cfg.tower_widths[-1]
+        self.umcm = UMCM(
+            cfg.umcm_config, user_width, len(cfg.modality_names), cfg.modality_width, rngs=rngs
+        )
+        width = self.umcm.output_width + user_width
+        self.cross = CrossNetwork(width, cfg.cross_config, rngs=rngs)
+        if cfg.residual:
+            self.residual_norm = BatchNorm(width)
+        self.head = MLP(width, cfg.head_widths, rngs=rngs, rate=rate, dtype=dtype)
+        # Always float32: the logit is not rounded.
+        self.out = Dense(cfg.head_widths[-1], 1, rngs=rngs, use_bias=False)
+
+    def __call__(
+        self,
+        inputs: RankerInputs,
+        train: bool = False,
+        key: jax.Array | None = None,
+        weight: Float[Array, " B"] | None = None,
+    ) -> RankerOutput:
+        """Scores a batch of (user, item) pairs, each independently of the others.
+
+        Args:
+            inputs: The batch.
+            train: Batch statistics (then predictions do depend on the batch) and dropout on.
+            key: Source of the dropout; needed in training where a rate is above 0.
+            weight: Weight of each example in the batch statistics, 0 for padding; None = 1.
+
+        Returns:
+            Logits and modality weights, float32.
+        """
+        user_key, item_key, fuse_key, score_key = split_key(key, 4)
+        user = self.encode_user(inputs.user_embeddings, inputs.user_dense, train, user_key, weight)
+        items = self.encode_items(
+            inputs.item_embeddings, inputs.modalities, inputs.present, train, item_key, weight
+        )
+        fused, weights = self.fuse(user, items, inputs.present, train, fuse_key)
+        logit = self.score(fused, user, train, score_key, weight)
+        logit = logit + self.sparse_logit(
+            inputs.user_embeddings, inputs.item_embeddings, inputs.wide
+        )
+        return RankerOutput(logit, weights)
+
+    def encode_user(
+        self,
+        user_embeddings: Float[Array, "B Fu D"],
+        user_dense: Mapping[str, Float[Array, "B _"]],
+        train: bool = False,
+        key: jax.Array | None = None,
+        weight: Float[Array, " B"] | None = None,
+    ) -> Float[Array, "B U"]:
+        """User vectors [B, last tower width], float32.
+
+        Raises:
+            ValueError: The names in `user_dense` are not those of the config.
+        """
+        parts = _ordered("user_dense", user_dense, [name for name, _ in self.cfg.user_dense])
+        if self.cfg.user_fields:
+            parts = [user_embeddings.reshape(user_embeddings.shape[0], -1), *parts]
+        return self.user_tower(*parts, train=train, key=key, weight=weight)
+
+    def encode_items(
+        self,
+        item_embeddings: Float[Array, "B Fi D"],
+        modalities: Mapping[str, Float[Array, "B _"]],
+        present: Bool[Array, "B M"] | None = None,
+        train: bool = False,
+        key: jax.Array | None = None,
+        weight: Float[Array, " B"] | None = None,
+    ) -> Float[Array, "B M D"]:
+        """Projected modalities [B, M, modality width], float32; zero where missing.
+
+        What `modalities` holds at a missing place does not matter, NaN included.
+
+        Raises:
+            ValueError: The names in `modalities` are not those of the config.
+        """
+        names = [name for name, _ in self.cfg.modalities]
+        vectors = dict(zip(names, _ordered("modalities", modalities, names), strict=True))
+        if present is not None:
+            present = present_or_first(present)
+        outputs = []
+        for index, name in enumerate(self.cfg.modality_names):
+            here = None if present is None else present[:, index]
+            counted = weight
+            if here is not None:
+                counted = here.astype(jnp.float32) * (1.0 if weight is None else weight)
+            if self.cfg.meta and name == META:
+                flat = item_embeddings.reshape(item_embeddings.shape[0], -1)
+                y = self.meta_tower(flat, train=train, key=key, weight=counted)
+            else:
+                x = vectors[name]
+                if here is not None:
+                    # Before the product: 0 times NaN would reach the kernel's gradient.
+                    x = jnp.where(here[:, None], x, jnp.zeros((), x.dtype))
+                y = jax.nn.relu(self.projections[name](x))
+                if self.cfg.modality_norm:
+                    y = self.norms[name](y, train, counted)
+            outputs.append(y if here is None else jnp.where(here[:, None], y, 0.0))
+        return jnp.stack(outputs, axis=1)
+
+    def fuse(
+        self,
+        user: Float[Array, "B U"],
+        items: Float[Array, "B M D"],
+        present: Bool[Array, "B M"] | None = None,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> Fusion:
+        """Fused item vectors and modality weights; see `UMCM`."""
+        return self.umcm(user, items, present, train=train, key=key)
+
+    def score(
+        self,
+        fused: Float[Array, "B _"],
+        user: Float[Array, "B U"],
+        train: bool = False,
+        key: jax.Array | None = None,
+        weight: Float[Array, " B"] | None = None,
+    ) -> Float[Array, " B"]:
+        """Deep part of the logit: crosses of [fused, user], then the head."""
+        z = jnp.concatenate([fused, user], axis=-1)
+        crossed = self.cross(z)
+        if self.cfg.residual:
+            crossed = jax.nn.relu(self.residual_norm(crossed + z, train, weight))
+        hidden = self.head(crossed, train=train, key=key, weight=weight)
+        return self.out(hidden)[:, 0]
+
+    def sparse_logit(
+        self,
+        user_embeddings: Float[Array, "B Fu D"],
+        item_embeddings: Float[Array, "B Fi D"],
+        wide: Float[Array, "B F"] | None,
+    ) -> Float[Array, " B"]:
+        """Wide part and factorisation machine of the logit, as far as the config has them.
+
+        Raises:
+            ValueError: The config has a wide part, but `wide` is None.
+        """
+        logit = jnp.zeros((item_embeddings.shape[0],), jnp.float32)
+        if self.cfg.wide:
+            if wide is None:
+                raise ValueError(
+                    "ranker wide: got None, expected weights [B, F]; or set wide=False"
+                )
+            logit = logit + wide_logit(wide)
+        if self.cfg.fm:
+            logit = logit + fm_logit(item_embeddings, user_embeddings)
+        return logit
+
+
+def _ordered(what: str, given: Mapping[str, jax.Array], names: list[str]) -> list[jax.Array]:
+    if set(given) != set(names):
+        raise ValueError(
+            f"ranker {what}: got {sorted(given)}, expected {sorted(names)}, the names of the config"
+        )
+    return [given[name] for name in names]
