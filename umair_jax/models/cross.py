@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from umair_jax.models.layers import DTYPES, check_choice
+from umair_jax.models.layers import DTYPES, check_choice, product
 
 KINDS = ("none", "vector", "matrix", "low_rank", "mixture")
 
@@ -44,11 +44,6 @@ class CrossConfig:
                 )
 
 
-def _product(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
-    kind = DTYPES[dtype]
-    return (x.astype(kind) @ kernel.astype(kind)).astype(jnp.float32)
-
-
 class VectorCross(nnx.Module):
     """One layer of DCN: x0 (x . w) + b + x."""
 
@@ -77,7 +72,7 @@ class MatrixCross(nnx.Module):
         self, x0: Float[Array, "B D"], x: Float[Array, "B D"], gates: None = None
     ) -> Float[Array, "B D"]:
         """The layer's output."""
-        return x0 * (_product(x, self.kernel[...], self.dtype) + self.bias[...]) + x
+        return x0 * (product(x, self.kernel[...], self.dtype) + self.bias[...]) + x
 
 
 class LowRankCross(nnx.Module):
@@ -94,8 +89,8 @@ class LowRankCross(nnx.Module):
         self, x0: Float[Array, "B D"], x: Float[Array, "B D"], gates: None = None
     ) -> Float[Array, "B D"]:
         """The layer's output."""
-        low = _product(x, self.v[...], self.dtype)
-        return x0 * (_product(low, self.u[...], self.dtype) + self.bias[...]) + x
+        low = product(x, self.v[...], self.dtype)
+        return x0 * (product(low, self.u[...], self.dtype) + self.bias[...]) + x
 
 
 class MixtureCross(nnx.Module):
@@ -131,11 +126,11 @@ class MixtureCross(nnx.Module):
         core = self.c[...]
         experts, rank, _ = core.shape
         kind = DTYPES[self.dtype]
-        low = jnp.tanh(_product(x, self.v[...], self.dtype))
+        low = jnp.tanh(product(x, self.v[...], self.dtype))
         low = low.reshape(-1, experts, rank).astype(kind)
         low = jnp.einsum("bkr,krs->bks", low, core.astype(kind)).astype(jnp.float32)
         low = (jnp.tanh(low) * gates[..., None]).reshape(-1, experts * rank)
-        return x0 * (_product(low, self.u[...], self.dtype) + self.bias[...]) + x
+        return x0 * (product(low, self.u[...], self.dtype) + self.bias[...]) + x
 
 
 _LAYERS = {
