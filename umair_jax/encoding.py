@@ -57,8 +57,8 @@ class ExtractConfig:
         tokenizer: The tokenizer.json that belongs to `text_weights`; "" = learn one.
     """
 
-    image: ImageEncoderConfig = ImageEncoderConfig()
-    text: TextEncoderConfig = TextEncoderConfig()
+    image: ImageEncoderConfig = dataclasses.field(default_factory=ImageEncoderConfig)
+    text: TextEncoderConfig = dataclasses.field(default_factory=TextEncoderConfig)
     text_fields: tuple[str, ...] = ("tags", "title")
     tag_separator: str = " "
     vocabulary_size: int = 16_000

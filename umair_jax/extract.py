@@ -1,4 +1,6 @@
-"""Every item once through the encoders: `python -m umair_jax.extract --data_dir=... --bank_dir=...`.
+"""Every item once through the encoders.
+
+    python -m umair_jax.extract --data_dir=DATA --bank_dir=BANK [--config=CONFIG.py]
 
 Pictures become content and style vectors, tags and titles become text vectors; training then
 gathers rows of this feature bank and never decodes a picture again. A finished bank is recognised
@@ -12,19 +14,20 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.experimental import multihost_utils
+from ml_collections import config_flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from umair_jax import encoding
+from umair_jax import encoding, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.feature_bank import FeatureBank, Shard
 from umair_jax.encoding import Catalogue, Encoders, ExtractConfig
@@ -308,3 +311,28 @@ class _Progress:
         if not self._console.is_terminal and now - self._spoke > self._every:
             self._spoke = now
             self._console.print(f"Extracting {self._done:,}/{self._total:,} images, {speed}")
+
+
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "A data set made by umair_jax.prepare.")
+_BANK_DIR = flags.DEFINE_string("bank_dir", None, "Folder of the feature bank.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Python file with get_config(); its section `extract` is read."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Extracts a prepared data set's feature bank."""
+    if len(argv) > 1:
+        raise ValueError(f"arguments: got {argv[1:]}, expected flags only.")
+    for flag in (_DATA_DIR, _BANK_DIR):
+        if not flag.value:
+            raise ValueError(f"--{flag.name}: got nothing, expected a folder.")
+    from umair_jax.data import store
+
+    section = _CONFIG.value.get("extract", {}) if _CONFIG.value else {}
+    config = settings.build(ExtractConfig, section, "config.extract")
+    extract(store.load(str(_DATA_DIR.value)), config, str(_BANK_DIR.value))
+
+
+if __name__ == "__main__":
+    settings.run_front_door(main)

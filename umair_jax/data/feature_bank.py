@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -108,7 +108,8 @@ def write_shard(
     }
     path = shard_path(bank_dir, index)
     partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata=metadata)
+    # Not save_file, which hides the file from other users of a shared folder.
+    partial.write_bytes(save(arrays, metadata=metadata))
     os.replace(partial, path)
 
 

@@ -46,7 +46,7 @@ class ImageEncoderConfig:
     pre_activation: bool = True
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    last_gamma: float = 0.2
+    last_gamma: float = 0.1
     dtype: str = "float32"
 
     def __post_init__(self):

@@ -29,7 +29,8 @@ class TextEncoderConfig:
         output: Width of the Dense + tanh after pooling; 0 = none, the pooled vector is returned.
         dropout: Rate in training.
         initial_std: Standard deviation of initial weights and token embeddings.
-        position_std: The same for positions.
+        position_std: The same for positions. Small, so that before training a text is the sum of
+            its words wherever they stand.
         dtype: "float32" or "bfloat16" matrix products.
     """
 
@@ -43,7 +44,7 @@ class TextEncoderConfig:
     output: int = 512
     dropout: float = 0.1
     initial_std: float = 0.02
-    position_std: float = 0.02
+    position_std: float = 0.002
     dtype: str = "float32"
 
     def __post_init__(self):

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
 
 def flatten(module: nnx.Module) -> dict[str, np.ndarray]:
@@ -61,7 +62,8 @@ def fill(module: nnx.Module, flat: Mapping[str, np.ndarray]) -> None:
 def save(module: nnx.Module, path: str | os.PathLike[str]) -> None:
     """Writes the weights to a safetensors file, all or nothing."""
     partial = Path(path).with_suffix(".partial")
-    save_file(flatten(module), partial)
+    # Not save_file, which hides the file from other users of a shared folder.
+    partial.write_bytes(serialise(flatten(module)))
     os.replace(partial, path)
 
 
