@@ -232,7 +232,7 @@ class Ranker(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
         weight: Float[Array, " B"] | None = None,
-    ) -> Float[Array, "B M D"]:
+    ) -> Float[Array, "B M W"]:
         """Projected modalities [B, M, modality width], float32; zero where missing.
 
         What `modalities` holds at a missing place does not matter, NaN included.
@@ -242,11 +242,10 @@ class Ranker(nnx.Module):
         """
         names = [name for name, _ in self.cfg.modalities]
         vectors = dict(zip(names, _ordered("modalities", modalities, names), strict=True))
-        if present is not None:
-            present = present_or_first(present)
+        filled = None if present is None else present_or_first(present)
         outputs = []
         for index, name in enumerate(self.cfg.modality_names):
-            here = None if present is None else present[:, index]
+            here = None if filled is None else filled[:, index]
             counted = weight
             if here is not None:
                 counted = here.astype(jnp.float32) * (1.0 if weight is None else weight)
@@ -255,9 +254,10 @@ class Ranker(nnx.Module):
                 y = self.meta_tower(flat, train=train, key=key, weight=counted)
             else:
                 x = vectors[name]
-                if here is not None:
-                    # Before the product: 0 times NaN would reach the kernel's gradient.
-                    x = jnp.where(here[:, None], x, jnp.zeros((), x.dtype))
+                if present is not None:
+                    # Before the product: 0 times NaN would reach the kernel's gradient. By
+                    # `present` itself, since what an empty row falls back to may be NaN too.
+                    x = jnp.where(present[:, index, None], x, jnp.zeros((), x.dtype))
                 y = jax.nn.relu(self.projections[name](x))
                 if self.cfg.modality_norm:
                     y = self.norms[name](y, train, counted)
@@ -267,7 +267,7 @@ class Ranker(nnx.Module):
     def fuse(
         self,
         user: Float[Array, "B U"],
-        items: Float[Array, "B M D"],
+        items: Float[Array, "B M W"],
         present: Bool[Array, "B M"] | None = None,
         train: bool = False,
         key: jax.Array | None = None,
