@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +108,7 @@ class ExtractConfig:
             )
 
 
+@runtime_checkable
 class ItemTexts(Protocol):
     """The columns read here; row 0 is a placeholder."""
 
@@ -119,6 +120,7 @@ class ItemTexts(Protocol):
     def description(self) -> Sequence[str]: ...  # noqa: D102
 
 
+@runtime_checkable
 class Catalogue(Protocol):
     """What extraction needs of a data set."""
 

@@ -92,7 +92,8 @@ def write_shard(
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in shard.arrays.items()}
     for name in _VECTORS:
-        arrays[name] = arrays[name].astype(STORE_DTYPES[dtype])
+        with np.errstate(over="ignore"):
+            arrays[name] = arrays[name].astype(STORE_DTYPES[dtype])
         finite = np.isfinite(arrays[name]).all(axis=1)
         if not finite.all():
             row = shard.start + int(np.argmin(finite))
@@ -100,12 +101,15 @@ def write_shard(
                 f"{name} vector of row {row}: got a value that is not finite in {dtype}; "
                 "expected finite values. Check the encoder's weights, or store float32."
             )
-    metadata = {
+    # One entry only: safetensors writes several in random order, and equal shards should be
+    # equal files.
+    facts = {
         "key": key,
-        "start": str(shard.start),
-        "bad_images": json.dumps(shard.bad_images),
-        "counts": json.dumps(dict(shard.counts)),
+        "start": shard.start,
+        "bad_images": shard.bad_images,
+        "counts": dict(shard.counts),
     }
+    metadata = {"shard": json.dumps(facts)}
     path = shard_path(bank_dir, index)
     partial = path.with_suffix(".partial")
     # Not save_file, which hides the file from other users of a shared folder.
@@ -120,14 +124,14 @@ def read_shard(bank_dir: str | os.PathLike[str], index: int, key: str) -> Shard 
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != key:
+            facts = json.loads((file.metadata() or {}).get("shard", "{}"))
+            if facts.get("key") != key:
                 return None
             arrays = {name: file.get_tensor(name) for name in (*_VECTORS, *_FLAGS)}
     except SafetensorError:
         return None
-    bad = tuple((int(row), str(reason)) for row, reason in json.loads(metadata["bad_images"]))
-    return Shard(int(metadata["start"]), arrays, bad, json.loads(metadata["counts"]))
+    bad = tuple((int(row), str(reason)) for row, reason in facts["bad_images"])
+    return Shard(facts["start"], arrays, bad, facts["counts"])
 
 
 def read_manifest(bank_dir: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from umair_jax.models.initialise import HostDraws
+from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig, mean_pool
+
+SMALL = {"vocabulary": 30, "layers": 1, "width": 8, "heads": 2, "ffn": 16, "max_positions": 10}
+
+
+def test_mean_pool_counts_real_tokens_only():
+    hidden = jnp.array([[[1.0, 2.0], [3.0, 4.0], [99.0, 99.0]], [[5.0, 5.0]] * 3])
+    mask = jnp.array([[True, True, False], [False, False, False]])
+    np.testing.assert_allclose(mean_pool(hidden, mask), [[2.0, 3.0], [0.0, 0.0]])
+
+
+def test_dense_layer_is_optional():
+    tokens, mask = jnp.arange(6).reshape(2, 3), jnp.ones((2, 3), bool)
+    with_dense = TextEncoder(TextEncoderConfig(**SMALL, output=12), rngs=HostDraws(0))
+    without = TextEncoder(TextEncoderConfig(**SMALL, output=0), rngs=HostDraws(0))
+    pooled = without(tokens, mask)
+    assert pooled.shape == (2, 8)
+    np.testing.assert_allclose(with_dense.pool(tokens, mask), pooled, rtol=1e-6)
+    kernel, bias = with_dense.dense.kernel[...], with_dense.dense.bias[...]
+    np.testing.assert_allclose(
+        with_dense(tokens, mask), jnp.tanh(pooled @ kernel + bias), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_distiluse_size_by_shape():
+    cfg = TextEncoderConfig(vocabulary=119_547, layers=6, width=768, heads=12, ffn=3072)
+    model = nnx.eval_shape(lambda: TextEncoder(cfg, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state))
+    assert count == 134_734_080 + 768 * 512 + 512  # multilingual DistilBERT and the dense layer
+    tokens = jax.ShapeDtypeStruct((4, 128), jnp.int32)
+    mask = jax.ShapeDtypeStruct((4, 128), jnp.bool_)
+    y = jax.eval_shape(lambda state, t, m: nnx.merge(graph, state)(t, m), state, tokens, mask)
+    assert y.shape == (4, 512)
+
+
+def test_untrained_vectors_tell_shared_words():
+    cfg = TextEncoderConfig(vocabulary=200, max_positions=16)
+    model = TextEncoder(cfg, rngs=HostDraws(0))
+    tokens = jnp.array([[2, 10, 11, 12, 3], [2, 12, 10, 99, 3], [2, 50, 51, 52, 3]])
+    vectors = np.asarray(model(tokens, jnp.ones((3, 5), bool)))
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ValueError, match="output"):
+        TextEncoderConfig(output=-1)
+    with pytest.raises(ValueError, match="divisor"):
+        TextEncoderConfig(heads=7)
