@@ -1,0 +1,101 @@
+"""How many values of a data set fall on the same row of a hash table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from umair_jax.data import hashing
+from umair_jax.data.schema import LONG_TAGS, SHORT_TAGS, Kind, Schema, Side
+
+
+@dataclasses.dataclass(frozen=True)
+class Collisions:
+    """The load of one hash table.
+
+    Attributes:
+        table: Name of the embedding table.
+        fields: The fields that share it.
+        size: Rows of the table.
+        distinct: Distinct values in the data.
+        rows_used: Rows that at least one value falls on.
+        colliding: Values that share their row with another value.
+        expected: What an ideal hash would give for `colliding`, on average.
+    """
+
+    table: str
+    fields: tuple[str, ...]
+    size: int
+    distinct: int
+    rows_used: int
+    colliding: int
+    expected: float
+
+    @property
+    def share(self) -> float:
+        """Share of the distinct values that share their row."""
+        return self.colliding / self.distinct if self.distinct else 0.0
+
+
+def collisions(schema: Schema, items: Any, users: Any) -> tuple[Collisions, ...]:
+    """Counts the collisions of every hash table of a schema on a data set.
+
+    Args:
+        schema: The fields.
+        items: The data set's items (row 0 is a placeholder, as everywhere).
+        users: The data set's users.
+
+    Returns:
+        One entry per hash table, in the schema's order. The table of the users' interest tags is
+        judged on all tags of all items, since each may become somebody's interest.
+    """
+    values: dict[str, set[str]] = {}
+    fields: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    for field in schema.sparse():
+        if field.kind is not Kind.HASH:
+            continue
+        texts: Iterable[Any] = ()
+        if field.column in (LONG_TAGS, SHORT_TAGS):
+            texts = (tag for tags in items.tags[1:] for tag in tags)
+        elif field.static:
+            texts = schema.values(field.name, items if field.side is Side.ITEM else users)[1:]
+        values.setdefault(field.table, set()).update(str(text) for text in texts if text != "")
+        fields.setdefault(field.table, []).append(field.name)
+        sizes[field.table] = field.size
+    return tuple(
+        _count(table, tuple(fields[table]), sizes[table], texts) for table, texts in values.items()
+    )
+
+
+def _count(table: str, fields: tuple[str, ...], size: int, texts: set[str]) -> Collisions:
+    load = np.unique(hashing.buckets(texts, size), return_counts=True)[1]
+    n = len(texts)
+    alone = math.exp((n - 1) * math.log1p(-1 / size)) if size > 1 and n else float(n <= 1)
+    return Collisions(
+        table, fields, size, n, len(load), int(load[load > 1].sum()), n * (1.0 - alone)
+    )
+
+
+def print_collisions(
+    schema: Schema, items: Any, users: Any, console: Console | None = None
+) -> tuple[Collisions, ...]:
+    """Prints the collisions of every hash table as a table, and returns them; see collisions."""
+    found = collisions(schema, items, users)
+    table = Table(title="Hash tables")
+    for header in ("table", "fields", "rows", "distinct values", "share a row", "share", "ideal"):
+        table.add_column(header, justify="left" if header in ("table", "fields") else "right")
+    for entry in found:
+        names = entry.fields[0] + (f" .. {entry.fields[-1]}" if len(entry.fields) > 1 else "")
+        table.add_row(
+            entry.table, names, f"{entry.size:,}", f"{entry.distinct:,}", f"{entry.colliding:,}",
+            f"{entry.share:.2%}", f"{entry.expected:,.1f}",
+        )  # fmt: skip
+    (console or Console()).print(table)
+    return found
