@@ -313,26 +313,26 @@ class _Progress:
             self._console.print(f"Extracting {self._done:,}/{self._total:,} images, {speed}")
 
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "A data set made by umair_jax.prepare.")
-_BANK_DIR = flags.DEFINE_string("bank_dir", None, "Folder of the feature bank.")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Python file with get_config(); its section `extract` is read."
-)
-
-
 def main(argv: list[str]) -> None:
     """Extracts a prepared data set's feature bank."""
     if len(argv) > 1:
         raise ValueError(f"arguments: got {argv[1:]}, expected flags only.")
-    for flag in (_DATA_DIR, _BANK_DIR):
-        if not flag.value:
-            raise ValueError(f"--{flag.name}: got nothing, expected a folder.")
+    values = flags.FLAGS
+    for name in ("data_dir", "bank_dir"):
+        if not values[name].value:
+            raise ValueError(f"--{name}: got nothing, expected a folder.")
     from umair_jax.data import store
 
-    section = _CONFIG.value.get("extract", {}) if _CONFIG.value else {}
+    section = values.config.get("extract", {}) if values.config else {}
     config = settings.build(ExtractConfig, section, "config.extract")
-    extract(store.load(str(_DATA_DIR.value)), config, str(_BANK_DIR.value))
+    extract(store.load(values.data_dir), config, values.bank_dir)
 
 
 if __name__ == "__main__":
+    # Here, not at import: other front doors call `extract` and have flags of the same names.
+    flags.DEFINE_string("data_dir", None, "A data set made by umair_jax.prepare.")
+    flags.DEFINE_string("bank_dir", None, "Folder of the feature bank.")
+    config_flags.DEFINE_config_file(
+        "config", None, "Python file with get_config(); its section `extract` is read."
+    )
     settings.run_front_door(main)
