@@ -1,0 +1,43 @@
+# Two commands are enough on a fresh machine:
+#   make train [ARGS="--config.seed=1 --workdir=runs/one"]
+#   make test
+PYTHON ?= python3
+CONFIG ?= configs/base.py
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist=loadfile
+
+.PHONY: train test check bench-input bench-ranker ablate clean
+
+train: $(VENV)/.installed
+	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench-input: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.input $(ARGS)
+
+bench-ranker: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.ranker $(ARGS)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"umair_jax needs Python 3.11 to 3.13, found {sys.version.split()[0]}; run: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
