@@ -1,0 +1,201 @@
+"""Optimisers of the network (everything but the embedding tables), from a small config.
+
+The state of an optax optimiser is turned into plain nested dictionaries, with a name for every
+stage, so that the paths in a checkpoint do not depend on optax's classes nor on how many stages
+there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import Array, Float, Int
+
+from umair_jax.training.sharding import Tree, path_of
+
+NAMES = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "linear")
+
+Schedule = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """How the network learns.
+
+    Attributes:
+        name: ``adam``, ``adamw`` or ``sgd``.
+        learning_rate: the peak rate.
+        schedule: after the warm-up ``constant``, or ``cosine`` / ``linear`` down to
+            ``final_fraction`` of the peak at the last step of the run.
+        warmup_steps: steps of linear rise from 0.
+        final_fraction: where cosine and linear end, as a share of the peak.
+        weight_decay: for ``adamw`` taken off the weights (times the rate); for ``adam`` and
+            ``sgd`` added to the gradient, which is an L2 penalty of ``weight_decay / 2 * ||w||^2``.
+        decay_mask: regular expression; paths of the network that it matches decay. Paths look like
+            ``cross/layers/0/kernel``.
+        clip_norm: largest norm of the network's gradient (tables not counted); 0 does not clip.
+        b1: decay of Adam's first moment.
+        b2: decay of Adam's second moment.
+        eps: added to Adam's denominator.
+        momentum: of ``sgd``; 0 is plain.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    final_fraction: float = 0.0
+    weight_decay: float = 0.0
+    decay_mask: str = r"^(?!.*(bias|scale)).*$"
+    clip_norm: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-7
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks names, ranges and the regular expression."""
+        _one_of("optimiser", self.name, NAMES)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        for field in ("warmup_steps", "weight_decay", "clip_norm", "final_fraction", "momentum"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
+        try:
+            re.compile(self.decay_mask)
+        except re.error as error:
+            raise ValueError(
+                f"decay_mask {self.decay_mask!r} is no regular expression: {error}"
+            ) from error
+
+
+def schedule_factor(config: OptimConfig, total_steps: int) -> Schedule:
+    """Step (updates made so far) -> share of the peak rate, in [0, 1].
+
+    Raises:
+        ValueError: a warm-up that is longer than the run.
+    """
+    if config.warmup_steps > total_steps:
+        raise ValueError(
+            f"warmup_steps {config.warmup_steps} is more than the run's {total_steps} steps"
+        )
+    rest = max(total_steps - config.warmup_steps, 1)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(1.0, rest, alpha=config.final_fraction)
+    elif config.schedule == "linear":
+        after = optax.linear_schedule(1.0, config.final_fraction, rest)
+    else:
+        after = optax.constant_schedule(1.0)
+    if not config.warmup_steps:
+        return after
+    # The first update already moves: step 0 has 1/warmup of the peak.
+    start = 1.0 / config.warmup_steps
+    rise = optax.linear_schedule(start, 1.0, max(config.warmup_steps - 1, 1))
+    return optax.join_schedules([rise, after], [config.warmup_steps])
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimiser:
+    """An optax chain behind plain dictionaries.
+
+    Attributes:
+        transform: the optax transformation.
+        factor: schedule as a share of the peak rate, also followed by the tables.
+        learning_rate: the peak rate.
+    """
+
+    transform: optax.GradientTransformation
+    factor: Schedule
+    learning_rate: float
+
+    def init(self, params: Tree) -> dict[str, Any]:
+        """State for these parameters: nested dictionaries of arrays."""
+        return to_plain(self.transform.init(params))
+
+    def update(
+        self, gradients: Tree, state: dict[str, Any], params: Tree, step: Int[Array, ""]
+    ) -> tuple[Tree, dict[str, Any]]:
+        """Parameters and state after one step; ``step`` counts the updates made before it."""
+        like = jax.eval_shape(self.transform.init, params)
+        changes, new = self.transform.update(gradients, from_plain(state, like), params)
+        rate = -self.rate(step)
+        return jax.tree.map(lambda p, c: p + rate * c, params, changes), to_plain(new)
+
+    def rate(self, step: Int[Array, ""] | int) -> Float[Array, ""] | float:
+        """Learning rate of the update that follows ``step`` earlier ones."""
+        return self.learning_rate * self.factor(step)
+
+
+def make_optimiser(config: OptimConfig, total_steps: int) -> Optimiser:
+    """The optimiser that a config describes.
+
+    Args:
+        config: what to build.
+        total_steps: length of the whole run, for the schedule.
+    """
+    stages: list[tuple[str, optax.GradientTransformation]] = []
+    if config.clip_norm:
+        stages.append(("clip", optax.clip_by_global_norm(config.clip_norm)))
+
+    def decays(params: Tree) -> Tree:
+        return jax.tree_util.tree_map_with_path(
+            lambda keys, _: bool(re.search(config.decay_mask, path_of(keys))), params
+        )
+
+    decay = ("decay", optax.add_decayed_weights(config.weight_decay, mask=decays))
+    if config.weight_decay and config.name != "adamw":
+        stages.append(decay)
+    if config.name in ("adam", "adamw"):
+        stages.append(("adam", optax.scale_by_adam(config.b1, config.b2, config.eps)))
+    elif config.momentum:
+        stages.append(("momentum", optax.trace(config.momentum)))
+    if config.weight_decay and config.name == "adamw":
+        stages.append(decay)
+    transform = optax.named_chain(*stages) if stages else optax.identity()
+    return Optimiser(transform, schedule_factor(config, total_steps), config.learning_rate)
+
+
+def to_plain(state: Any) -> Any:
+    """An optax state as nested dictionaries: fields by name, places of tuples as digits.
+
+    What holds no arrays is left out.
+    """
+    if isinstance(state, dict):
+        items = state.items()
+    elif isinstance(state, tuple):
+        names = getattr(state, "_fields", None) or [str(i) for i in range(len(state))]
+        items = zip(names, state, strict=True)
+    else:
+        return state
+    plain = {name: to_plain(value) for name, value in items}
+    return {name: value for name, value in plain.items() if not _is_empty(value)}
+
+
+def from_plain(plain: Any, like: Any) -> Any:
+    """The inverse of :func:`to_plain`; ``like`` has the structure to fill."""
+    if isinstance(like, dict):
+        return {name: from_plain(plain.get(name, {}), value) for name, value in like.items()}
+    if isinstance(like, tuple):
+        fields = getattr(like, "_fields", None)
+        names = fields or [str(i) for i in range(len(like))]
+        values = [
+            from_plain(plain.get(name, {}), value) for name, value in zip(names, like, strict=True)
+        ]
+        return type(like)(*values) if fields is not None else tuple(values)
+    return plain
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and not value)
+
+
+def _one_of(what: str, name: str, allowed: tuple[str, ...]) -> None:
+    if name not in allowed:
+        raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(sorted(allowed))}")

@@ -1,0 +1,211 @@
+"""Where arrays live: a mesh with the axes ``data`` and ``model``, and rules from paths to specs.
+
+A rule is a pair ``(regular expression, spec)``; the first that matches a path anywhere decides. A
+spec is what a config can hold: one entry for each leading axis of the array, None, the name of a
+mesh axis, or a list of names. The empty spec keeps a copy on every device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXES = ("data", "model")
+
+Rules = Sequence[Sequence[Any]]
+Tree = Any  # nested dictionaries of arrays
+
+DEFAULT_RULES: tuple[tuple[str, tuple], ...] = (
+    # Rows of tables and of their optimiser's state: over every device there is.
+    (r"^(params|opt)/tables/", (("data", "model"),)),
+    (r"", ()),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The grid of devices and what is spread over it.
+
+    Attributes:
+        data: devices along the batch; -1 takes all that ``model`` leaves.
+        model: devices along ``model``, over which table rows (and whatever the rules say) spread.
+        rules: (regular expression, spec) pairs for the paths of the training state, first match
+            wins; see the module's docstring.
+        context_rules: the same for the arrays that a task keeps on the devices (feature bank).
+    """
+
+    data: int = -1
+    model: int = 1
+    rules: tuple[Any, ...] = DEFAULT_RULES
+    context_rules: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the sizes and the rules."""
+        if self.model < 1 or (self.data < 1 and self.data != -1):
+            raise ValueError(
+                f"mesh sizes must be 1 or more (data may be -1: all that is left), "
+                f"got data={self.data}, model={self.model}"
+            )
+        for rule in (*self.rules, *self.context_rules):
+            if len(rule) != 2 or not isinstance(rule[0], str):
+                raise ValueError(f"a sharding rule is (regular expression, spec), got {rule!r}")
+            spec_of(rule[1])
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices of all hosts (or over the given ones).
+
+    Raises:
+        ValueError: the devices cannot be arranged as asked.
+    """
+    devices = list(jax.devices()) if devices is None else list(devices)
+    data = len(devices) // config.model if config.data == -1 else config.data
+    if data * config.model != len(devices):
+        raise ValueError(
+            f"mesh of data={config.data} x model={config.model} does not fit {len(devices)} "
+            f"devices; make the product {len(devices)}, or leave data at -1"
+        )
+    # By position: the names of the first two arguments changed between releases of JAX.
+    return jax.make_mesh(
+        (data, config.model), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
+
+
+def spec_of(entries: Sequence[Any]) -> P:
+    """A PartitionSpec from what a config holds, e.g. ``[["data", "model"], None]``.
+
+    Raises:
+        ValueError: an axis that the mesh does not have.
+    """
+    if isinstance(entries, str):
+        raise ValueError(f"a spec is a list with an entry for each axis, got {entries!r}")
+    parts = []
+    for entry in entries:
+        names = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+        for name in names:
+            if name not in AXES:
+                raise ValueError(f"unknown mesh axis {name!r} in spec {entries!r}; allowed: {AXES}")
+        parts.append(None if entry is None else entry if isinstance(entry, str) else names)
+    return P(*parts)
+
+
+def path_of(keys: Sequence[Any]) -> str:
+    """``params/net/dense/kernel`` from JAX's key path."""
+    return "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in keys)
+
+
+def shardings(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
+    """A NamedSharding for every leaf, by the first rule that matches its path.
+
+    Raises:
+        ValueError: a leaf that no rule matches, or one that the spec does not divide evenly; all
+            of them are named.
+    """
+    problems: list[str] = []
+
+    def place(keys: Any, leaf: Any) -> NamedSharding:
+        path, shape = path_of(keys), tuple(leaf.shape)
+        found = next((rule for rule in rules if re.search(rule[0], path)), None)
+        if found is None:
+            problems.append(f"{path}: no rule matches; end the rules with ['', []]")
+            return NamedSharding(mesh, P())
+        spec = spec_of(found[1])
+        if len(spec) > len(shape):
+            problems.append(f"{path}: {spec} (rule {found[0]!r}) has more axes than {shape}")
+            return NamedSharding(mesh, P())
+        for size, parts in zip(shape, _parts(spec, mesh), strict=False):
+            if size % parts:
+                problems.append(
+                    f"{path}: {spec} (rule {found[0]!r}) splits shape {shape} into {parts}; "
+                    f"pad {size} to a multiple, or change the rule"
+                )
+        return NamedSharding(mesh, spec)
+
+    placed = jax.tree_util.tree_map_with_path(place, tree)
+    if problems:
+        raise ValueError("cannot place the state on the mesh:\n  " + "\n  ".join(problems))
+    return placed
+
+
+def place_context(
+    context: Mapping[str, np.ndarray], mesh: Mesh, rules: Rules = ()
+) -> dict[str, jax.Array]:
+    """Puts a task's fixed arrays on the mesh, once.
+
+    Every host holds the whole arrays and uploads its share. An array whose rows a rule spreads is
+    padded with zero rows up to a multiple of the devices: rows are only ever read by number.
+    """
+    placed = {}
+    for name, array in context.items():
+        found = next((rule for rule in rules if re.search(rule[0], name)), ("", ()))
+        spec = spec_of(found[1])
+        parts = _parts(spec, mesh)
+        missing = -len(array) % parts[0] if parts else 0
+        if missing:
+            array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+        sharding = NamedSharding(mesh, spec)
+        placed[name] = jax.make_array_from_callback(
+            array.shape, sharding, lambda part, array=array: array[part]
+        )
+    return placed
+
+
+class BatchPlacer:
+    """Puts batches on the mesh: spread over ``data``, one share a host.
+
+    Attributes:
+        rows: the part of each global batch that this host must deliver.
+    """
+
+    def __init__(self, mesh: Mesh, batch_size: int) -> None:
+        """Finds this host's share.
+
+        Raises:
+            ValueError: the data axis does not divide the batch.
+        """
+        if batch_size % mesh.shape["data"]:
+            raise ValueError(
+                f"batch_size {batch_size} does not divide over {mesh.shape['data']} devices along "
+                f"'data'; use a multiple"
+            )
+        self._sharding = NamedSharding(mesh, P("data"))
+        self._batch_size = batch_size
+        parts = self._sharding.addressable_devices_indices_map((batch_size,)).values()
+        bounds = [part[0].indices(batch_size) for part in parts if part is not None]
+        self.rows = slice(min(low for low, _, _ in bounds), max(high for _, high, _ in bounds))
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Global arrays [B, ...] from this host's rows of them."""
+        return {
+            name: jax.make_array_from_process_local_data(
+                self._sharding, array, (self._batch_size, *array.shape[1:])
+            )
+            for name, array in batch.items()
+        }
+
+
+def table(tree: Tree, placed: Tree) -> list[tuple[str, tuple[int, ...], str, str, int]]:
+    """One line a leaf: path, shape, dtype, spec, bytes per device."""
+    lines = []
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for (keys, leaf), sharding in zip(leaves, jax.tree.leaves(placed), strict=True):
+        size = int(np.prod(sharding.shard_shape(tuple(leaf.shape)))) * leaf.dtype.itemsize
+        spec = str(tuple(sharding.spec))
+        lines.append((path_of(keys), tuple(leaf.shape), str(leaf.dtype), spec, size))
+    return lines
+
+
+def _parts(spec: P, mesh: Mesh) -> list[int]:
+    """Into how many pieces a spec cuts each axis."""
+    sizes = []
+    for entry in spec:
+        names = () if entry is None else (entry,) if isinstance(entry, str) else entry
+        sizes.append(int(np.prod([mesh.shape[str(name)] for name in names], dtype=int)))
+    return sizes

@@ -1,0 +1,96 @@
+"""The training state: one nested dictionary of arrays, created where it will live.
+
+    {"step": int32, "params": {"net": ..., "tables": {name: float32 [V, D]}},
+     "stats": ..., "opt": {"net": ..., "tables": {name: {...}}}}
+
+Shapes come first (``jax.eval_shape``), then the rules say where each leaf lives, then one jitted
+initialisation writes every leaf in its place: no array ever exists on one device only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from umair_jax.training import sharding
+from umair_jax.training.optimisers import Optimiser
+from umair_jax.training.table_optimisers import TableOptimConfig, init_table, table_config
+
+State = dict[str, Any]
+TableConfigs = TableOptimConfig | Mapping[str, TableOptimConfig]
+
+
+def initialiser(
+    task: Any, optimiser: Optimiser, tables: TableConfigs, seed: int
+) -> Callable[[], State]:
+    """A function without arguments that builds the state of step 0; made for ``jax.jit``."""
+
+    def init() -> State:
+        made = task.init(jax.random.key(seed))
+        params = {"net": made["params"]["net"], "tables": made["params"].get("tables", {})}
+        return {
+            "step": jnp.zeros((), jnp.int32),
+            "params": params,
+            "stats": made.get("stats", {}),
+            "opt": {
+                "net": optimiser.init(params["net"]),
+                "tables": {
+                    name: init_table(values, table_config(tables, name))
+                    for name, values in params["tables"].items()
+                },
+            },
+        }
+
+    return init
+
+
+def abstract_state(init: Callable[[], State], mesh: Mesh, rules: sharding.Rules) -> State:
+    """The state as shapes, each with its sharding; allocates nothing.
+
+    Raises:
+        ValueError: a leaf that cannot be placed (see :func:`sharding.shardings`).
+    """
+    shapes = jax.eval_shape(init)
+    placed = sharding.shardings(shapes, mesh, rules)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        placed,
+    )
+
+
+def shardings_of(abstract: State) -> State:
+    """The sharding of every leaf of :func:`abstract_state`."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def create(init: Callable[[], State], abstract: State) -> State:
+    """The state of step 0, every leaf created where its sharding says."""
+    return jax.jit(init, out_shardings=shardings_of(abstract))()
+
+
+def count_params(abstract: State) -> int:
+    """Number of trained values, padding rows of tables included."""
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract["params"]))
+
+
+def describe(abstract: State) -> str:
+    """The sharding table: path, shape, dtype, spec, bytes per device; scalars left out."""
+    lines = [
+        (path, "x".join(map(str, shape)), dtype, spec, f"{size:,}")
+        for path, shape, dtype, spec, size in sharding.table(abstract, shardings_of(abstract))
+        if shape
+    ]
+    head = ("path", "shape", "dtype", "spec", "bytes/device")
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(5)]
+    rows = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in [head, *lines]
+    ]
+    total = sum(size for _, _, _, _, size in sharding.table(abstract, shardings_of(abstract)))
+    rows.append(f"{count_params(abstract):,} parameters; state of {total:,} bytes per device")
+    return "\n".join(rows)
