@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from umair_jax.models import cross
 from umair_jax.models.cross import CrossConfig, CrossNetwork
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -89,7 +90,9 @@ def test_plain_crosses_match_the_published_numbers(name, kind, layers, kernel, b
         close(gradient["bias"], data[f"g/w/{bias}{index}"].reshape(24), f"bias {index}")
 
 
-def test_mixture_equals_a_loop_over_its_experts():
+@pytest.mark.parametrize("widest", [0, 256])
+def test_mixture_equals_a_loop_over_its_experts(widest, monkeypatch):
+    monkeypatch.setattr(cross, "BLOCK_DIAGONAL_WIDTH", widest)
     network = CrossNetwork(10, CrossConfig("mixture", 2, 3, 4), rngs=nnx.Rngs(0))
     x0 = jax.random.normal(jax.random.key(0), (6, 10))
     x = x0

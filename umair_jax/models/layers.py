@@ -82,7 +82,7 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 def product(
     x: Float[Array, "B I"], kernel: Float[Array, "I O"], dtype: str = "float32"
 ) -> Float[Array, "B O"]:
-    """x @ kernel with inputs (and, in the backward pass, gradients) of type `dtype`.
+    """Matrix product whose inputs (and gradients, on the way back) have type `dtype`.
 
     Args:
         x: Any float type.
