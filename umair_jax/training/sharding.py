@@ -59,7 +59,7 @@ class MeshConfig:
             spec_of(rule[1])
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices of all hosts (or over the given ones).
 
     Raises:

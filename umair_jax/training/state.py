@@ -30,7 +30,7 @@ def initialiser(
     """A function without arguments that builds the state of step 0; made for ``jax.jit``."""
 
     def init() -> State:
-        made = task.init(jax.random.key(seed))
+        made = task.init(jax.random.fold_in(jax.random.key(seed), 0))
         params = {"net": made["params"]["net"], "tables": made["params"].get("tables", {})}
         return {
             "step": jnp.zeros((), jnp.int32),

@@ -1,0 +1,320 @@
+"""Checkpoints of a run, and the record of its configuration.
+
+Checkpoint ``s`` is the state after ``s`` updates together with the ledger (JSON); the data need no
+state of their own, for batch ``s`` comes next. Written by Orbax in the background, committed
+atomically, restored onto any mesh. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from umair_jax.training.ledger import Ledger
+from umair_jax.training.logs import METRICS_FILE, PROFILE_DIR, TENSORBOARD_DIR
+
+CHECKPOINT_DIR = "checkpoints"
+UNREADABLE_DIR = "unreadable_checkpoints"
+CONFIG_FILE = "config.json"
+SUMMARY_FILE = "summary.json"
+
+# What may differ when a run goes on: it changes neither the model nor what the next update does.
+MAY_CHANGE = (
+    "log",
+    "eval",
+    "mesh",
+    "checkpoint",
+    "train.steps",
+    "train.epochs",
+    "train.log_every_steps",
+    "train.eval_every_steps",
+    "train.checkpoint_every_steps",
+    "train.read_threads",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Which states of a run are kept.
+
+    Attributes:
+        keep: newest checkpoints kept; the best one is kept besides.
+        best_metric: ``evaluator/metric`` that decides which state is the best, e.g. ``valid/auc``;
+            empty for none.
+        best_mode: ``max`` or ``min``.
+        restore_best: end with the best state instead of the last one.
+    """
+
+    keep: int = 2
+    best_metric: str = ""
+    best_mode: str = "max"
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.keep < 1:
+            raise ValueError(f"checkpoint.keep must be 1 or more, got {self.keep}")
+        if self.best_mode not in ("max", "min"):
+            raise ValueError(f"unknown best_mode {self.best_mode!r}; allowed: max, min")
+        if self.best_metric and "/" not in self.best_metric:
+            raise ValueError(
+                f"best_metric is 'evaluator/metric', e.g. 'valid/auc', got {self.best_metric!r}"
+            )
+
+
+class Checkpoints:
+    """The checkpoints of one working directory."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        config: CheckpointConfig | None = None,
+        say: Callable[[str], None] = logging.warning,
+        read_only: bool = False,
+    ) -> None:
+        """Opens the directory; what an interrupted save left behind is removed.
+
+        Args:
+            workdir: directory of the run.
+            config: which ones are kept.
+            say: how to tell the user that a checkpoint could not be read.
+            read_only: change nothing in the directory (a run may be writing to it).
+        """
+        self._read_only = read_only
+        config = config or CheckpointConfig()
+        self._workdir = Path(workdir).absolute()
+        self._say = say
+        self._keep = _KeepNewestAndBest(config.keep)
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            cleanup_tmp_directories=not self._read_only,
+            preservation_policy=self._keep,
+            read_only=self._read_only,
+        )
+        return ocp.CheckpointManager(
+            self._workdir / CHECKPOINT_DIR, options=options, item_names=("state", "ledger")
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the committed checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, ledger: Ledger) -> bool:
+        """Starts to write checkpoint ``step``; False if it exists already.
+
+        Returns as soon as the arrays are copied: the caller may donate them to the next update.
+        """
+        if step in self._manager.all_steps():
+            return False
+        self._keep.best_step = ledger.best_step
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), ledger=ocp.args.JsonSave(ledger.to_json())
+            ),
+            force=True,
+        )
+        return True
+
+    def restore_newest(self, abstract: Any) -> tuple[int, Any, Ledger] | None:
+        """The newest checkpoint that can be read; None if there are none at all.
+
+        Unreadable newer ones are moved to ``unreadable_checkpoints``, and the user is told.
+
+        Raises:
+            ValueError: there are checkpoints, but none can be read.
+        """
+        failures: list[tuple[int, Exception]] = []
+        for step in reversed(self.steps()):
+            try:
+                state, ledger = self.restore(step, abstract)
+            except Exception as error:
+                # Whatever is wrong with the files, the one before may be whole.
+                failures.append((step, error))
+                continue
+            self._set_aside(failures, step)
+            self._keep.best_step = ledger.best_step
+            return step, state, ledger
+        if failures:
+            listed = "\n".join(f"  step {step}: {_first_line(error)}" for step, error in failures)
+            raise ValueError(
+                f"no checkpoint in {self._workdir / CHECKPOINT_DIR} can be read:\n{listed}\n"
+                f"Give another workdir, or restart the run (its checkpoints are then deleted)"
+            )
+        return None
+
+    def restore(self, step: int, abstract: Any) -> tuple[Any, Ledger]:
+        """State and ledger of one checkpoint, placed as ``abstract`` says."""
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), ledger=ocp.args.JsonRestore()
+            ),
+        )
+        return restored["state"], Ledger.from_json(restored["ledger"])
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the cluster's scheduler asked any host to stop; the same answer on all hosts."""
+        return self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Returns when every started save is committed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for saves and releases the directory."""
+        self._manager.close()
+
+    def _set_aside(self, failures: Sequence[tuple[int, Exception]], good: int) -> None:
+        if self._read_only or not failures:
+            return
+        for step, error in failures:
+            self._say(
+                f"checkpoint {step} cannot be read ({_first_line(error)}); "
+                f"moved to {UNREADABLE_DIR}/{step}, going on from checkpoint {good}"
+            )
+            if jax.process_index() == 0:
+                target = self._workdir / UNREADABLE_DIR / str(step)
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+                (self._workdir / CHECKPOINT_DIR / str(step)).rename(target)
+        self._manager.close()
+        self._manager = self._open()
+
+
+def load(workdir: Path, abstract: Any, which: str = "best") -> tuple[int, Any, Ledger]:
+    """A state of a finished or running run, for evaluation and export.
+
+    Args:
+        workdir: directory of the run.
+        abstract: shapes and shardings (``state.abstract_state``).
+        which: ``best`` (the newest, if the run keeps no best), ``newest``, or a step.
+
+    Returns:
+        Step, state and ledger.
+
+    Raises:
+        ValueError: no such checkpoint.
+    """
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        newest = checkpoints.restore_newest(abstract)
+        if newest is None:
+            raise ValueError(f"no checkpoint in {workdir}; train first, or name another workdir")
+        step, _, ledger = newest
+        wanted = step
+        if which == "best" and ledger.best_step >= 0:
+            wanted = ledger.best_step
+        elif which not in ("best", "newest"):
+            wanted = int(which)
+        if wanted not in checkpoints.steps():
+            raise ValueError(f"no checkpoint {wanted} in {workdir}; have: {checkpoints.steps()}")
+        if wanted != step:
+            return wanted, *checkpoints.restore(wanted, abstract)
+        return newest
+    finally:
+        checkpoints.close()
+
+
+def check_config(
+    workdir: Path, config: Mapping[str, Any], may_change: Sequence[str] = MAY_CHANGE
+) -> None:
+    """Compares a configuration with the one that the run in ``workdir`` began with.
+
+    Args:
+        workdir: directory of the run; without a ``config.json`` nothing is compared.
+        config: resolved configuration, JSON-able nested dictionaries.
+        may_change: dotted keys (or sections) that may differ.
+
+    Raises:
+        ValueError: other keys differ; each is listed with both values.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        return
+    before = _flat(json.loads(path.read_text(encoding="utf-8"))["config"])
+    now = _flat(json.loads(json.dumps(config)))
+    missing = "(absent)"
+    lines = [
+        f"  {key}: {before.get(key, missing)!r} in the run, {now.get(key, missing)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key, missing) != now.get(key, missing)
+        and not any(key == free or key.startswith(free + ".") for free in may_change)
+    ]
+    if lines:
+        raise ValueError(
+            f"{workdir} holds a run with another configuration:\n"
+            + "\n".join(lines)
+            + "\nRestore these values, name another workdir, or restart the run "
+            "(its checkpoints are then deleted)"
+        )
+
+
+def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes ``config.json``: the resolved configuration, versions and devices; atomic."""
+    names = ("umair_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    devices = jax.devices()
+    record = {
+        "config": config,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in names},
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+            "hosts": jax.process_count(),
+        },
+    }
+    path = Path(workdir) / CONFIG_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def clear(workdir: Path) -> None:
+    """Removes what a run wrote, and nothing else."""
+    workdir = Path(workdir)
+    for name in (CHECKPOINT_DIR, UNREADABLE_DIR, TENSORBOARD_DIR, PROFILE_DIR):
+        shutil.rmtree(workdir / name, ignore_errors=True)
+    for name in (CONFIG_FILE, SUMMARY_FILE, METRICS_FILE):
+        (workdir / name).unlink(missing_ok=True)
+
+
+class _KeepNewestAndBest:
+    """Orbax's preservation policy: the newest ``keep`` checkpoints and the best one."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self.best_step = -1
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        first = len(checkpoints) - self._keep
+        return [i >= first or info.step == self.best_step for i, info in enumerate(checkpoints)]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else ''}"

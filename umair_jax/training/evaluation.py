@@ -1,0 +1,86 @@
+"""Predictions for every example exactly once, whatever the number of devices and hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from umair_jax.data.batches import BatchSource
+from umair_jax.training.sharding import BatchPlacer
+from umair_jax.training.table_optimisers import gather_rows
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Examples and what to compute from the predictions for them.
+
+    Attributes:
+        source: the examples; served in order.
+        metrics: predictions {name: [E, ...]}, in the order of the examples -> metrics. Labels and
+            users come from ``source.column(...)``.
+        final_only: evaluate at the end only, on the state that the run ends with (test sets).
+    """
+
+    source: BatchSource
+    metrics: Callable[[Arrays], dict[str, float]]
+    final_only: bool = False
+
+
+class Predictor:
+    """Runs a task's ``predict`` over all examples of a source; compiles once a batch shape."""
+
+    def __init__(self, task: Any, mesh: Mesh) -> None:
+        """Prepares the jitted function; ``task`` is a ``loop.Task``."""
+        self._mesh = mesh
+
+        def predict(params: Any, stats: Any, context: Any, batch: Any) -> Any:
+            rows = task.table_rows(context, batch)
+            looked_up = {
+                name: gather_rows(params["tables"][name], r, mesh) for name, r in rows.items()
+            }
+            return task.predict(params["net"], looked_up, stats, context, batch)
+
+        # Replicated results: every host can read them, and they are one value an example.
+        self._predict = jax.jit(predict, out_shardings=NamedSharding(mesh, P()))
+
+    def __call__(
+        self,
+        state: Mapping[str, Any],
+        context: Mapping[str, jax.Array],
+        source: BatchSource,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Arrays | None:
+        """Predictions for the source's E examples.
+
+        Args:
+            state: training state; only ``params`` and ``stats`` are read.
+            context: the task's arrays, on the mesh.
+            source: examples; its batch size must divide over the data axis.
+            stop: asked between batches; True gives up.
+
+        Returns:
+            Name -> array [E, ...] in the order of the examples; None if told to stop.
+        """
+        place = BatchPlacer(self._mesh, source.batch_size)
+        pending: deque[Any] = deque()
+        parts: list[Arrays] = []
+        for batch in source.padded_batches(place.rows):
+            if stop():
+                return None
+            pending.append(self._predict(state["params"], state["stats"], context, place(batch)))
+            # Read a batch while the next one is computed.
+            if len(pending) > 1:
+                parts.append(jax.device_get(pending.popleft()))
+        parts.extend(jax.device_get(left) for left in pending)
+        return {
+            name: np.concatenate([part[name] for part in parts])[: len(source)] for name in parts[0]
+        }

@@ -1,0 +1,311 @@
+"""The training loop. At each step: evaluate, save, take the next batch, update.
+
+Checkpoint ``s`` is the state after ``s`` updates and batch ``s`` comes next, so that a run that is
+cut off anywhere goes on as if nothing had happened: on the same mesh bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from umair_jax.data.batches import BatchSource
+from umair_jax.training import checkpoints as ckpt
+from umair_jax.training import state as states
+from umair_jax.training.checkpoints import Checkpoints
+from umair_jax.training.evaluation import Arrays, Evaluator, Predictor
+from umair_jax.training.interrupts import Interrupts
+from umair_jax.training.ledger import Ledger
+from umair_jax.training.logs import FINAL, PROFILE_DIR, LogConfig, MetricsWriter
+from umair_jax.training.optimisers import make_optimiser
+from umair_jax.training.progress import Progress
+from umair_jax.training.settings import FitConfig
+from umair_jax.training.sharding import BatchPlacer, make_mesh, place_context
+from umair_jax.training.step import TrainStep
+
+
+class Task(Protocol):
+    """What is trained: a model, its loss and its predictions, as pure functions."""
+
+    name: str
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """``{"params": {"net", "tables"}, "stats"}``; may be jitted."""
+        ...
+
+    def context(self) -> Mapping[str, np.ndarray]:
+        """Arrays placed on the mesh once and given to every call below (feature bank)."""
+        ...
+
+    def table_rows(self, context: Any, batch: Any) -> dict[str, jax.Array]:
+        """Table -> int32 rows [...] that the batch needs."""
+        ...
+
+    def loss(
+        self, net: Any, rows: Any, stats: Any, context: Any, batch: Any, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, dict[str, tuple[Any, Any]]]]:
+        """Loss, new statistics and metrics {name: (sum, weight)}; ``rows`` holds [..., D]."""
+        ...
+
+    def predict(
+        self, net: Any, rows: Any, stats: Any, context: Any, batch: Any
+    ) -> dict[str, jax.Array]:
+        """Name -> [B, ...]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """What a run gave.
+
+    Attributes:
+        steps: updates made.
+        seconds: training time, over all parts of an interrupted run, without compilation,
+            evaluation and checkpoints.
+        examples_per_second: in that time.
+        data_wait_share: share of that time spent waiting for batches, in [0, 1].
+        train: last reported training metrics.
+        evals: evaluator -> metrics of ``state``.
+        params: number of trained values.
+        state: the best state (``checkpoint.restore_best``) or the last one.
+        state_step: updates behind ``state``.
+        stopped_early: the metric had stopped improving.
+        interrupted: a signal ended the run; the same call goes on with it.
+        predict: predictions of ``state`` for any source, {name: [E, ...]}.
+    """
+
+    steps: int
+    seconds: float
+    examples_per_second: float
+    data_wait_share: float
+    train: dict[str, Any]
+    evals: dict[str, dict[str, Any]]
+    params: int
+    state: states.State
+    state_step: int
+    stopped_early: bool
+    interrupted: bool
+    predict: Callable[[BatchSource], Arrays]
+
+
+def fit(
+    task: Task,
+    source: BatchSource,
+    evaluators: Mapping[str, Evaluator],
+    config: FitConfig,
+    workdir: str | Path,
+    mesh: Mesh | None = None,
+    restart: bool = False,
+    record: Mapping[str, Any] | None = None,
+) -> FitResult:
+    """Trains a task, or goes on with its training, and evaluates it.
+
+    A run that ``workdir`` holds is continued; a finished one is only evaluated again. SIGTERM and
+    Ctrl-C finish the update, save, and return with ``interrupted`` set.
+
+    Args:
+        task: what to train.
+        source: training examples; its batch size is ``config.train.batch_size``.
+        evaluators: name -> examples and metrics.
+        config: everything else.
+        workdir: where checkpoints, metrics and the configuration go.
+        mesh: devices; made from ``config.mesh`` if None.
+        restart: delete the run in ``workdir`` first.
+        record: resolved configuration for ``config.json``, compared when a run goes on;
+            ``config`` as a dictionary if None.
+
+    Raises:
+        ValueError: ``workdir`` holds another run, or sizes do not fit the mesh.
+        FloatingPointError: a training metric is NaN or infinite; the last checkpoint stays.
+    """
+    workdir, train = Path(workdir), config.train
+    if source.batch_size != train.batch_size:
+        raise ValueError(
+            f"the source serves batches of {source.batch_size}, train.batch_size is "
+            f"{train.batch_size}; make them equal"
+        )
+    mesh = mesh or make_mesh(config.mesh)
+    place = BatchPlacer(mesh, train.batch_size)
+    total = train.total_steps(len(source))
+    main = jax.process_index() == 0
+    record = dataclasses.asdict(config) if record is None else record
+    if restart:
+        if main:
+            ckpt.clear(workdir)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("restart")
+    ckpt.check_config(workdir, record)
+    if main:
+        ckpt.write_config(workdir, record)
+
+    # Shapes, then places, then arrays: from the newest checkpoint, or new.
+    optimiser = make_optimiser(config.optim, total)
+    init = states.initialiser(task, optimiser, config.tables, train.seed)
+    abstract = states.abstract_state(init, mesh, config.mesh.rules)
+    if config.log.sharding_table and main:
+        print(states.describe(abstract), flush=True)
+    saved = Checkpoints(workdir, config.checkpoint, say=print)
+    found = saved.restore_newest(abstract)
+    start, state, ledger = found or (0, states.create(init, abstract), Ledger())
+    context = place_context(task.context(), mesh, config.mesh.context_rules)
+    step_fn = TrainStep(task, optimiser, config.tables, mesh, train.seed, abstract)
+    predictor = Predictor(task, mesh)
+    writer = MetricsWriter(workdir, start, config.log.tensorboard, active=main)
+    progress = Progress(
+        start, total, train.batch_size, config.log.progress and main, spent=ledger.spent
+    )
+    if found:
+        progress.say(f"{workdir}: going on from checkpoint {start} of {total}")
+
+    step, pending, interrupted = start, None, False
+    batches = source.iterate(start, max(start, total), place.rows, train.read_threads)
+    profile = _Profile(workdir, config.log)
+
+    with Interrupts() as interrupts, contextlib.ExitStack() as closing:
+        closing.callback(saved.close)
+        closing.callback(writer.close)
+        closing.callback(profile.stop)
+
+        def stop_asked() -> bool:
+            return interrupts.requested and jax.process_count() == 1
+
+        def collect() -> None:
+            """Takes in the metrics of the last update, waiting for it."""
+            nonlocal pending
+            if pending is not None:
+                number, packed = pending
+                pending = None
+                ledger.add(number, step_fn.unpack(packed))
+                if number % train.log_every_steps == 0 or number == total:
+                    means = ledger.close_window()
+                    progress.report(means)
+                    rate = float(optimiser.rate(number - 1))
+                    writer.write(number, "train", means | {"learning_rate": rate})
+
+        def evaluate(only: Callable[[Evaluator], bool], step: int) -> dict[str, dict] | None:
+            results = {}
+            for name, evaluator in evaluators.items():
+                if only(evaluator):
+                    arrays = predictor(state, context, evaluator.source, stop_asked)
+                    if arrays is None:
+                        return None
+                    results[name] = evaluator.metrics(arrays)
+            return results
+
+        while True:
+            best = False
+            if _due(step, train.eval_every_steps, total) and ledger.evaluated_step != step:
+                progress.pause()
+                collect()
+                results = evaluate(lambda evaluator: not evaluator.final_only, step)
+                if results is not None:
+                    metric, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
+                    best = ledger.evaluated(step, results, metric, mode)
+                    for name, values in results.items():
+                        writer.write(step, name, values)
+                        progress.say(f"step {step:,}  {name}: {_short(values)}")
+                    patience = train.early_stop_evals
+                    ledger.stopped_early = 0 < patience <= ledger.evals_since_best
+                progress.go_on()
+
+            interrupted = stop_asked() or saved.reached_preemption(step)
+            finished = step >= total or ledger.stopped_early
+            if step > 0 and (
+                finished or interrupted or best or _due(step, train.checkpoint_every_steps, total)
+            ):
+                progress.pause()
+                collect()
+                ledger.spent = progress.spent
+                writer.flush()
+                saved.save(step, state, ledger)
+                progress.go_on()
+            if finished or interrupted:
+                break
+
+            waiting = time.perf_counter()
+            batch = next(batches)
+            progress.waited(time.perf_counter() - waiting)
+            profile.at(step)
+            with jax.transfer_guard("disallow"):
+                state, packed = step_fn(state, context, place(batch))
+            collect()
+            step += 1
+            pending = (step, packed)
+            progress.stepped(step)
+
+        progress.pause()
+        collect()
+        saved.wait()
+        state_step, evals = step, dict(ledger.evals)
+        if interrupted and not finished:
+            progress.say(f"interrupted at step {step}; run the same command to go on")
+        else:
+            if config.checkpoint.restore_best and 0 <= ledger.best_step != step:
+                state_step = ledger.best_step
+                state, _ = saved.restore(state_step, abstract)
+            results = evaluate(lambda evaluator: True, state_step)
+            interrupted = results is None
+            evals = results or evals
+            for name, values in (results or {}).items():
+                writer.write(state_step, FINAL + name, values)
+                progress.say(f"final (step {state_step:,})  {name}: {_short(values)}")
+
+    def predict(source: BatchSource) -> Arrays:
+        arrays = predictor(state, context, source)
+        assert arrays is not None
+        return arrays
+
+    return FitResult(
+        steps=step,
+        seconds=progress.seconds,
+        examples_per_second=progress.examples_per_second,
+        data_wait_share=progress.data_wait_share,
+        train=ledger.train,
+        evals=evals,
+        params=states.count_params(abstract),
+        state=state,
+        state_step=state_step,
+        stopped_early=ledger.stopped_early,
+        interrupted=interrupted,
+        predict=predict,
+    )
+
+
+def _due(step: int, every: int, total: int) -> bool:
+    return step > 0 and (step == total or (every > 0 and step % every == 0))
+
+
+def _short(values: Mapping[str, Any]) -> str:
+    shown = [k for k in values if not k.endswith(("_low", "_high"))]
+    return "  ".join(f"{k} {values[k]:.4f}" for k in shown)
+
+
+class _Profile:
+    """The window of steps that jax.profiler traces."""
+
+    def __init__(self, workdir: Path, config: LogConfig) -> None:
+        self._directory, self._config, self._running = workdir / PROFILE_DIR, config, False
+
+    def at(self, step: int) -> None:
+        """Starts or ends the trace before update ``step``."""
+        first, last = self._config.profile_start_step, self._config.profile_stop_step
+        if not self._running and first <= step < last:
+            jax.profiler.start_trace(str(self._directory))
+            self._running = True
+        elif self._running and step >= last:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the trace, if one runs."""
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
