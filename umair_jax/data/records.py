@@ -1,0 +1,237 @@
+"""The data set on disk: TFDS data sets of ArrayRecord files, written and described.
+
+    <data_dir>/dataset.json         what it is, what was wrong, fingerprints; written last
+    <data_dir>/catalogue.parquet    the items' columns, without pictures: start-up reads this
+    <data_dir>/umair/items/1.0.0/         TFDS: one record an item, with its encoded picture
+    <data_dir>/umair/users/1.0.0/         TFDS: columns, up to 65,536 users a record
+    <data_dir>/umair/interactions/1.0.0/  TFDS: columns, up to 65,536 interactions a record
+
+Items keep one record each, so that `tfds.builder_from_directory` gives anybody pictures with their
+texts. Users and interactions are only ever read whole, and a record per event would be 100 times
+slower. An item without a picture holds a white pixel and has_image = False.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image
+from tensorflow_datasets.core.features import Encoding
+
+from umair_jax.data.dataset import Interactions, Users
+
+VERSION = "1.0.0"
+CHUNK = 65_536
+DESCRIPTION = "dataset.json"
+CATALOGUE = "catalogue.parquet"
+TEXTS = ("illust_id", "title", "artist", "description", "category")
+NUMBERS = (
+    "width",
+    "height",
+    "total_view",
+    "total_bookmarks",
+    "sanity_level",
+    "restrict",
+    "x_restrict",
+    "published",
+)
+_COLUMNS = {
+    "user": np.int32,
+    "item": np.int32,
+    "timestamp": np.int64,
+    "label": np.int8,
+    "true_probability": np.float32,
+    "sampled": np.uint8,
+}
+_STORED = {"user": "user_row", "item": "item_row"}  # names on disk, where they differ
+
+
+def _features(table: str, optional: tuple[str, ...]) -> tfds.features.FeaturesDict:
+    f = tfds.features
+    if table == "items":
+        columns: dict[str, Any] = {"image": f.Image(), "has_image": np.bool_}
+        columns |= {name: f.Text() for name in TEXTS}
+        columns |= {"tags": f.Sequence(f.Text())}
+        return f.FeaturesDict(columns | dict.fromkeys(NUMBERS, np.int64))
+    if table == "users":
+        columns = {"user_id": f.Sequence(f.Text()), "username": f.Sequence(f.Text())}
+        if "true_mixture" in optional:
+            columns["true_mixture"] = _column((None, 4), np.float32)
+        return f.FeaturesDict(columns)
+    required = ("user", "item", "timestamp", "label")
+    return f.FeaturesDict(
+        {
+            _STORED.get(name, name): _column((None,), kind)
+            for name, kind in _COLUMNS.items()
+            if name in required or name in optional
+        }
+    )
+
+
+def _column(shape: tuple[int | None, ...], kind: Any) -> tfds.features.Tensor:
+    return tfds.features.Tensor(shape=shape, dtype=kind, encoding=Encoding.BYTES)
+
+
+class Umair(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of the three tables; records come from whoever constructs it."""
+
+    VERSION = tfds.core.Version(VERSION)
+    # Nothing is downloaded, so there are no checksums beside the code to look for (and the search
+    # needs importlib_resources, which TFDS does not install).
+    code_path = None
+    BUILDER_CONFIGS = [  # noqa: RUF012 - TFDS's name
+        tfds.core.BuilderConfig(name="items", description="One record an item, row order."),
+        tfds.core.BuilderConfig(name="users", description="Columns of users, row order."),
+        tfds.core.BuilderConfig(name="interactions", description="Columns of the log."),
+    ]
+
+    def __init__(
+        self,
+        *,
+        records: Iterable[dict[str, Any]] = (),
+        optional: tuple[str, ...] = (),
+        **arguments: Any,
+    ):
+        self._records = records
+        self._optional = optional
+        super().__init__(file_format="array_record", **arguments)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        table = self.builder_config.name if self.builder_config else "items"
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Items, users and interactions for recommendation.",
+            features=_features(table, self._optional),
+            disable_shuffling=True,  # the order of the records is the order of the rows
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(self._records)
+
+
+def write_items(folder: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Writes the items; see item_record. The records may be made while they are written."""
+    _write("items", folder, records)
+
+
+def write_users(folder: Path, users: Users) -> None:
+    """Writes the users without their placeholder."""
+    optional = () if users.true_mixture is None else ("true_mixture",)
+
+    def records() -> Iterator[dict[str, Any]]:
+        for begin in range(1, len(users) + 1, CHUNK):
+            chunk = slice(begin, begin + CHUNK)
+            record = {"user_id": users.user_id[chunk], "username": users.username[chunk]}
+            record = {name: list(texts) for name, texts in record.items()}
+            if users.true_mixture is not None:
+                record["true_mixture"] = users.true_mixture[chunk]
+            yield record
+
+    _write("users", folder, records(), optional)
+
+
+def write_interactions(folder: Path, interactions: Interactions) -> None:
+    """Writes the log in its order."""
+    columns = {
+        name: getattr(interactions, name)
+        for name in _COLUMNS
+        if getattr(interactions, name) is not None
+    }
+
+    def records() -> Iterator[dict[str, Any]]:
+        for begin in range(0, len(interactions), CHUNK):
+            yield {
+                _STORED.get(name, name): column[begin : begin + CHUNK].astype(_COLUMNS[name])
+                for name, column in columns.items()
+            }
+
+    _write("interactions", folder, records(), tuple(columns))
+
+
+def item_record(item: Any, image: bytes | None) -> dict[str, Any]:
+    """The record of one item, from an object with the catalogue's fields."""
+    return {
+        "image": io.BytesIO(image or _white_pixel()),
+        "has_image": bool(image),
+        "tags": list(item.tags),
+        **{name: getattr(item, name) for name in TEXTS + NUMBERS},
+    }
+
+
+def _white_pixel() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1), (255, 255, 255)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write(
+    table: str,
+    folder: Path,
+    records: Iterable[dict[str, Any]],
+    optional: tuple[str, ...] = (),
+) -> None:
+    # TFDS prints and logs where it writes and draws a bar per shard; the front door has its own.
+    tfds.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        builder = Umair(config=table, data_dir=folder, records=records, optional=optional)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def read_users(folder: Path) -> Users:
+    """Reads the users and puts the placeholder back."""
+    texts: dict[str, list[str]] = {"user_id": [""], "username": [""]}
+    mixtures = [np.zeros((1, 4), np.float32)]
+    for record in _read("users", folder):
+        for name, column in texts.items():
+            column.extend(text.decode("utf-8") for text in record[name])
+        if "true_mixture" in record:
+            mixtures.append(record["true_mixture"])
+    mixture = np.concatenate(mixtures) if len(mixtures) > 1 else None
+    return Users(tuple(texts["user_id"]), tuple(texts["username"]), mixture)
+
+
+def read_interactions(folder: Path) -> Interactions:
+    """Reads the whole log."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for record in _read("interactions", folder):
+        for name in _COLUMNS:
+            stored = _STORED.get(name, name)
+            if stored in record:
+                parts.setdefault(name, []).append(record[stored])
+    columns = {name: np.concatenate(part) for name, part in parts.items()}
+    if "sampled" in columns:
+        columns["sampled"] = columns["sampled"].astype(bool)
+    return Interactions(**columns)
+
+
+def _read(table: str, folder: Path) -> Iterator[dict[str, Any]]:
+    yield from tfds.builder_from_directory(str(_place(table, folder))).as_data_source("train")
+
+
+def item_files(folder: Path) -> list[str]:
+    """The ArrayRecord files of the items, in order."""
+    builder = tfds.builder_from_directory(str(_place("items", folder)))
+    place = _place("items", folder)
+    return [str(place / name) for name in sorted(builder.info.splits["train"].filenames)]
+
+
+def _place(table: str, folder: Path) -> Path:
+    return Path(folder) / "umair" / table / VERSION

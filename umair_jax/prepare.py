@@ -1,0 +1,276 @@
+"""From a source of drawings and bookmarks to one data set on disk.
+
+    python -m umair_jax.prepare --source=openclipart --data_dir=DATA
+    python -m umair_jax.prepare --source=folder --path=MINE --data_dir=DATA
+
+Everything wrong with the data is counted and shown; see data/report.py. A data set that is there
+already and was made from the same input is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from absl import app, flags
+from rich.console import Console
+from rich.progress import Progress
+
+from umair_jax.data import assemble, records, store
+from umair_jax.data.dataset import Interactions, Items, Users
+from umair_jax.data.images import PIXEL_LIMIT
+from umair_jax.data.negatives import STRATEGIES, sample_negatives
+from umair_jax.data.report import Report
+from umair_jax.data.sources import NAMES, Source, open_source
+
+NEGATIVES = ("auto", "none", *STRATEGIES)
+SUMMARY = "summary.json"
+
+
+def prepare(
+    source: Source,
+    data_dir: str | os.PathLike[str],
+    *,
+    pixel_limit: int = PIXEL_LIMIT,
+    max_bad_share: float = 0.05,
+    negatives: str = "auto",
+    negatives_per_positive: int = 4,
+    seed: int = 0,
+    console: Console | None = None,
+) -> Report:
+    """Writes a data set, unless it is there already.
+
+    The folder appears whole or not at all: it is written beside its place and then renamed.
+
+    Args:
+        source: Where the data come from; see data/sources.
+        data_dir: The folder to make. A data set made from another input is replaced; anything
+            else that lies there is not touched.
+        pixel_limit: Pictures with more pixels are left out.
+        max_bad_share: Largest tolerated share of bad rows in any one file.
+        negatives: What to do about a log without zeros: none, uniform or popularity (sampled);
+            auto samples uniformly if there are no zeros at all.
+        negatives_per_positive: Sampled negatives per bookmark.
+        seed: Seed of the sampling.
+        console: Where progress and the summary go; None = standard error.
+
+    Returns:
+        What was wrong with the data; of a data set that was there, what was found back then.
+
+    Raises:
+        ValueError: The data cannot be used; the message names file, row and remedy.
+    """
+    if negatives not in NEGATIVES:
+        raise ValueError(f"got negatives {negatives!r}; expected one of {', '.join(NEGATIVES)}")
+    console = console or Console(stderr=True)
+    folder = Path(os.path.abspath(data_dir))
+    request = {
+        "source": source.request(),
+        "pixel_limit": pixel_limit,
+        "max_bad_share": max_bad_share,
+        "negatives": negatives,
+        "negatives_per_positive": negatives_per_positive,
+        "seed": seed,
+    }
+    request = json.loads(json.dumps(request))
+    there = _existing(folder)
+    if there and there["request"] == request:
+        console.print(f"{folder}: prepared already, left as it is.")
+        return Report.from_dict(there["report"])
+    if there:
+        changed = [key for key in request if there["request"].get(key) != request[key]]
+        console.print(f"{folder}: made from another {' and '.join(changed)}; making it anew.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(folder)
+    try:
+        report, description = _write(source, partial, request, console)
+        partial_description = partial / records.DESCRIPTION
+        partial_description.write_text(json.dumps(description, indent=1, ensure_ascii=False))
+        _replace(folder, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    console.print(report.table())
+    console.print(_sentence(description["summary"]))
+    return report
+
+
+def _write(
+    source: Source, folder: Path, request: dict[str, Any], console: Console
+) -> tuple[Report, dict[str, Any]]:
+    began = time.monotonic()
+    report = Report()
+    catalogue = assemble.Catalogue(report, request["pixel_limit"])
+    folder.mkdir()
+    with Progress(console=console, transient=True) as progress:
+        items_bar = progress.add_task("items", total=None)
+        raw = progress.track(source.items(report), task_id=items_bar)
+        records.write_items(folder, catalogue.collect(raw))
+        report.check(request["max_bad_share"])
+        if not catalogue.rows:
+            raise ValueError(f"source {source.name}: got no usable item; expected at least one")
+        pq.write_table(catalogue.table(), folder / records.CATALOGUE)
+        progress.add_task("interactions", total=None)
+        people = assemble.People(source.users())
+        pieces = source.interactions(report)
+        log = assemble.assemble_log(pieces, catalogue.rows, people, report)
+        report.check(request["max_bad_share"])
+        if not len(log):
+            raise ValueError(f"source {source.name}: got no usable interaction; expected some")
+        items, users = catalogue.items(), people.users()
+        log = _with_negatives(log, items, request, report)
+        records.write_users(folder, users)
+        records.write_interactions(folder, log)
+    summary = _summary(source, items, users, log, catalogue, report)
+    summary["seconds"] = round(time.monotonic() - began, 3)
+    fingerprint = assemble.fingerprint(catalogue.fingerprint(), items, users, log)
+    summary["fingerprint"] = fingerprint
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=1, ensure_ascii=False))
+    return report, {
+        "format": records.VERSION,
+        "name": source.name,
+        "simulated": source.simulated,
+        "fingerprint": fingerprint,
+        "catalogue_fingerprint": catalogue.fingerprint(),
+        "request": request,
+        "summary": summary,
+        "report": report.to_dict(),
+    }
+
+
+def _with_negatives(
+    log: Interactions, items: Items, request: dict[str, Any], report: Report
+) -> Interactions:
+    strategy = request["negatives"]
+    if strategy == "auto":
+        strategy = "none" if (log.label == 0).any() else "uniform"
+    if strategy == "none":
+        return log
+    per_positive = request["negatives_per_positive"]
+    full = sample_negatives(log, items, strategy, per_positive, request["seed"])
+    missing = per_positive * int((log.label == 1).sum()) - int(np.sum(full.sampled))
+    report.add_many("no_negative_left", "log", np.arange(missing), "illust_id", [strategy])
+    return full
+
+
+def _summary(
+    source: Source,
+    items: Items,
+    users: Users,
+    log: Interactions,
+    catalogue: assemble.Catalogue,
+    report: Report,
+) -> dict[str, Any]:
+    positives = int((log.label == 1).sum())
+    day = [datetime.fromtimestamp(int(t), UTC).isoformat() for t in log.timestamp[[0, -1]]]
+    return {
+        "task": "prepare",
+        "source": source.name,
+        "simulated": source.simulated,
+        "items": len(items),
+        "images": sum(catalogue.has_image),
+        "artists": len(set(items.artist[1:]) - {""}),
+        "tags": len({tag for tags in items.tags for tag in tags}),
+        "users": len(users),
+        "interactions": len(log),
+        "positives": positives,
+        "positive_share": positives / len(log),
+        "sampled_negatives": 0 if log.sampled is None else int(log.sampled.sum()),
+        "first": day[0],
+        "last": day[1],
+        "problems": report.counts,
+        "bad_share": report.bad_shares(),
+    }
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    simulated = " (simulated)" if summary["simulated"] else ""
+    return (
+        f"{summary['source']}: {summary['items']:,} items ({summary['images']:,} with a picture), "
+        f"{summary['users']:,} users, {summary['interactions']:,} interactions{simulated}, "
+        f"{summary['positive_share']:.1%} bookmarks, {summary['first']} to {summary['last']}, "
+        f"{summary['seconds']:.1f} s."
+    )
+
+
+# The folder ---------------------------------------------------------------------------------
+
+
+def _existing(folder: Path) -> dict[str, Any] | None:
+    """What is prepared there; refuses a place that holds something else."""
+    there = store.describe(folder)
+    if there is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder}: got a place with other files; expected a new or empty folder, or one that "
+            "this command has made; choose another --data_dir"
+        )
+    return there
+
+
+def _partial(folder: Path) -> Path:
+    """A name beside the folder; what dead processes have left there is removed."""
+    for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
+        if not _alive(leftover.name.rpartition("-")[2]):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return folder.parent / f".{folder.name}.partial-{os.getpid()}"
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return int(process) != os.getpid()
+
+
+def _replace(folder: Path, partial: Path) -> None:
+    if folder.exists():
+        old = partial.with_name(partial.name.replace(".partial-", ".old-"))
+        folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old)
+    else:
+        partial.rename(folder)
+
+
+_SOURCE = flags.DEFINE_enum("source", "openclipart", list(NAMES), "Where the data come from.")
+_PATH = flags.DEFINE_string("path", None, "The folder to read, for --source=folder.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder to write.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the simulation and of sampled negatives.")
+_PIXEL_LIMIT = flags.DEFINE_integer("pixel_limit", PIXEL_LIMIT, "Largest width x height.")
+_MAX_BAD_SHARE = flags.DEFINE_float("max_bad_share", 0.05, "Largest share of bad rows in a file.")
+_NEGATIVES = flags.DEFINE_enum("negatives", "auto", list(NEGATIVES), "Sampled negatives.")
+_PER_POSITIVE = flags.DEFINE_integer("negatives_per_positive", 4, "Sampled per bookmark.")
+
+
+def main(argv: list[str]) -> None:
+    """Parses the flags and prepares."""
+    if len(argv) > 1:
+        raise app.UsageError(f"got {' '.join(argv[1:])}; expected flags only, like --source=folder")
+    if not _DATA_DIR.value:
+        raise app.UsageError("got no --data_dir; expected the folder to write")
+    try:
+        prepare(
+            open_source(_SOURCE.value, _PATH.value, _SEED.value),
+            _DATA_DIR.value,
+            pixel_limit=_PIXEL_LIMIT.value,
+            max_bad_share=_MAX_BAD_SHARE.value,
+            negatives=_NEGATIVES.value,
+            negatives_per_positive=_PER_POSITIVE.value,
+            seed=_SEED.value,
+            console=Console(),
+        )
+    except ValueError as error:
+        raise SystemExit(f"prepare: {error}") from error
+
+
+if __name__ == "__main__":
+    app.run(main)
