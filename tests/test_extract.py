@@ -46,7 +46,7 @@ class Drawings:
     def __init__(self, count: int = 35, images: dict[int, bytes | None] | None = None):
         path = Path(umair_jax.data.builtin.__file__).parent / "openclipart.parquet"
         rows = pq.read_table(path).slice(0, count).to_pylist()
-        self.fingerprint = f"drawings {count}"
+        self.catalogue_fingerprint = f"drawings {count}"
         self.items = Texts(
             ("", *(row["title"] for row in rows)),
             ((), *(tuple(row["tags"]) for row in rows)),

@@ -125,8 +125,8 @@ class Catalogue(Protocol):
     """What extraction needs of a data set."""
 
     @property
-    def fingerprint(self) -> str:
-        """Changes when any item changes."""
+    def catalogue_fingerprint(self) -> str:
+        """Changes when any text or picture changes."""
         ...
 
     @property

@@ -61,7 +61,7 @@ def extract(
     """
     console = console or Console(stderr=True)
     folder = Path(bank_dir)
-    key = bank_key(dataset.fingerprint, config)
+    key = bank_key(dataset.catalogue_fingerprint, config)
     manifest = feature_bank.read_manifest(folder)
     if manifest and manifest.get("key") == key:
         try:
@@ -236,7 +236,7 @@ def _manifest(
         "format_version": feature_bank.FORMAT_VERSION,
         "key": key,
         "encoder": encoders.digest(),
-        "dataset": dataset.fingerprint,
+        "dataset": dataset.catalogue_fingerprint,
         "items": items,
         "shards": shards,
         "sizes": {

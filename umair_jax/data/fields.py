@@ -60,8 +60,10 @@ class Field:
         size: Rows of the table without the unknown one. Follows from boundaries for buckets.
         boundaries: Ascending edges of the buckets; a value on an edge belongs to the upper bucket.
         width: Length of the vector of a dense field, 0 for the others.
-        column: Where the value stands: a column of the items or users, "long_term_tags" or
-            "short_term_tags" for interest tags, empty for values made per interaction.
+        column: Where the value stands: a column of the items or users; "long_term_tags" or
+            "short_term_tags" for interest tags; "content", "style" or "text" for an item's vector,
+            with "long_term_" or "short_term_" before it for the mean over a user's bookmarks;
+            another name for numbers counted per interaction (see data/ranking.py).
         position: Which element of a column of lists; -1 = the column holds single values.
     """
 

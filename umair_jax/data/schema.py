@@ -98,6 +98,9 @@ class Schema:
             table = f"{side.value}_tag"
             return Field(name, Kind.HASH, side, table, 8_000, column=column, position=position)
 
+        def vector(name: str, side: Side, column: str, width: int) -> Field:
+            return Field(name, Kind.DENSE, side, width=width, column=column)
+
         def interest(window: str, column: str) -> list[Field]:
             return [
                 tag(f"{window}_term_interest_tag_{k}", user, column, k)
@@ -118,15 +121,15 @@ class Schema:
                 bucket("height", *edges),
                 Field("illust_id", Kind.HASH, item, size=1_000_000, column="illust_id"),
                 Field("artist_id", Kind.HASH, item, size=10_000, column="artist"),
-                Field("img_semantics", Kind.DENSE, item, width=1024),
-                Field("img_styles", Kind.DENSE, item, width=256),
-                Field("tag_semantics", Kind.DENSE, item, width=512),
+                vector("img_semantics", item, "content", 1024),
+                vector("img_styles", item, "style", 256),
+                vector("tag_semantics", item, "text", 512),
                 Field("user_id", Kind.HASH, user, size=100_000, column="user_id"),
                 Field("username", Kind.HASH, user, size=1_000, column="username"),
                 *interest("long", LONG_TAGS),
                 *interest("short", SHORT_TAGS),
-                Field("long_term_interest_tags_feature", Kind.DENSE, user, width=512),
-                Field("short_term_interest_tags_feature", Kind.DENSE, user, width=512),
+                vector("long_term_interest_tags_feature", user, "long_term_text", 512),
+                vector("short_term_interest_tags_feature", user, "short_term_text", 512),
             )
         )
 

@@ -1,0 +1,261 @@
+"""A data set and its feature bank as what the ranker trains on: columns of ids, arrays to look up.
+
+    columns   one entry an interaction, a few bytes each: user, item, state, label, counts so far.
+              They are what a batch carries.
+    context   arrays that stay on the devices: table rows and vectors by item, user and state. A
+              *state* is what is known of a user between two of his bookmarks (data/interests.py).
+
+Vectors, means of vectors, interest tags and counts of an interaction come from strictly before its
+second; true probabilities and mixtures of simulated data are in neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float32, Int8
+
+from umair_jax.data import splits
+from umair_jax.data.dataset import Dataset
+from umair_jax.data.feature_bank import FeatureBank
+from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Field, Side
+from umair_jax.data.interests import (
+    Histories,
+    build_histories,
+    interest_tags,
+    interest_vectors,
+    popularity_as_of,
+    tag_vocabulary,
+)
+from umair_jax.data.schema import Schema
+
+VECTORS = ("content", "style", "text")
+WINDOWS = ("long_term_", "short_term_")
+COUNTED = ("total_view", "total_bookmarks", "bookmark_rate")
+DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingConfig:
+    """How interactions are split and what is known at each of them.
+
+    Attributes:
+        split: Kind of the split: temporal, leave_last_out, cold_item or cold_user.
+        fractions: Shares of train, valid and test.
+        split_seed: Which items or users a cold split holds out.
+        long_max: Bookmarks in the long-term window, at most.
+        short_max: Bookmarks in the short-term window, at most.
+        long_days: Days that the long-term window reaches back; None = any.
+        short_days: Days that the short-term window reaches back; None = any.
+        standardise: Give every channel of the items' vectors mean 0 and deviation 1 over the
+            catalogue. Without, vectors go in as the encoders made them, as in the published code.
+        zero: Vectors ("content", "style", "text") that are replaced by zeros, in the items and
+            in what is derived from them, to measure what they are worth.
+        vector_dtype: "float32" or "bfloat16": of the vectors on the devices.
+    """
+
+    split: str = "temporal"
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    split_seed: int = 0
+    long_max: int = 50
+    short_max: int = 8
+    long_days: float | None = None
+    short_days: float | None = None
+    standardise: bool = True
+    zero: tuple[str, ...] = ()
+    vector_dtype: str = "float32"
+
+    def __post_init__(self):
+        for name in self.zero:
+            if name not in VECTORS:
+                raise ValueError(f"zero: got {name!r}, expected some of {', '.join(VECTORS)}")
+        if self.vector_dtype not in DTYPES:
+            raise ValueError(
+                f"vector_dtype: got {self.vector_dtype!r}, expected one of {', '.join(DTYPES)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingData:
+    """Interactions ready for the ranker.
+
+    Attributes:
+        schema: The fields, dense ones with the widths of the bank.
+        split: Split of every interaction, see data/splits.py.
+        columns: By interaction: "user", "item", "state" int32; "label" int8; and, by field name,
+            the index of every counted bucket field, -1 = unknown.
+        context: "item_rows" [N+1, 2*Fi], "user_rows" [U+1, 2*Fu], "state_rows" [S, 2*Fs] int32:
+            rows of the embedding table, then of the wide weights (0 in the places of counted
+            fields); "present" bool [N+1, 3] for VECTORS; one array [N+1, D] or [S, D] for every
+            dense field, by its column.
+    """
+
+    schema: Schema
+    split: Int8[np.ndarray, " I"]
+    columns: dict[str, np.ndarray]
+    context: dict[str, np.ndarray]
+
+    def rows(self, part: str) -> np.ndarray:
+        """Positions of the interactions of "train", "valid" or "test", ascending."""
+        number = {name: key for key, name in splits.NAMES.items()}[part]
+        return np.flatnonzero(self.split == number)
+
+
+def counted(schema: Schema) -> tuple[Field, ...]:
+    """The fields whose value is a count as of the interaction."""
+    return tuple(field for field in schema.sparse(Side.ITEM) if field.column in COUNTED)
+
+
+def build(
+    dataset: Dataset, bank: FeatureBank, schema: Schema, config: RankingConfig
+) -> RankingData:
+    """Joins a data set with its vectors.
+
+    Args:
+        dataset: Items, users, log.
+        bank: The items' vectors, in the same order.
+        schema: The fields; the widths of dense ones are replaced by the bank's.
+        config: Splits and windows.
+
+    Raises:
+        ValueError: The bank has another number of items, a field has no source, or a split would
+            be empty.
+    """
+    if bank.items != len(dataset.items):
+        raise ValueError(
+            f"feature bank: got {bank.items} items, expected the data set's "
+            f"{len(dataset.items)}; extract again"
+        )
+    log = dataset.interactions
+    split = splits.split(dataset, config.split, config.fractions, config.split_seed)
+    histories = build_histories(
+        log,
+        split,
+        config.split,
+        long_max=config.long_max,
+        short_max=config.short_max,
+        long_days=config.long_days,
+        short_days=config.short_days,
+    )
+    vectors = _vectors(bank, config)
+    schema = _with_widths(schema, vectors)
+    columns = {
+        "user": log.user,
+        "item": log.item,
+        "state": histories.state,
+        "label": log.label,
+        **_counts(dataset, split, schema, config),
+    }
+    context = {
+        "item_rows": _item_rows(dataset, schema),
+        "user_rows": np.concatenate(schema.user_rows(dataset.users), axis=1),
+        "state_rows": _state_rows(dataset, schema, histories),
+        "present": np.stack([_present(bank, name) for name in VECTORS], axis=1),
+        **_dense(schema, bank, vectors, histories, DTYPES[config.vector_dtype]),
+    }
+    return RankingData(schema, split, columns, context)
+
+
+def _present(bank: FeatureBank, name: str) -> Bool[np.ndarray, " N1"]:
+    return bank.has_text if name == "text" else bank.has_image
+
+
+def _vectors(bank: FeatureBank, config: RankingConfig) -> dict[str, Float32[np.ndarray, "N1 _"]]:
+    vectors = {}
+    for name in VECTORS:
+        array, present = getattr(bank, name), _present(bank, name)
+        if name in config.zero:
+            array = np.zeros_like(array)
+        elif config.standardise and present.any():
+            there = array[present].astype(np.float64)
+            deviation = there.std(axis=0)
+            # A channel that is all but constant would be blown up to noise.
+            deviation = np.where(deviation > 1e-6 * np.abs(there).max(initial=1e-30), deviation, 1)
+            array = np.where(present[:, None], (array - there.mean(axis=0)) / deviation, 0)
+        vectors[name] = array.astype(np.float32)
+    return vectors
+
+
+def _source(field: Field) -> tuple[str, str]:
+    """Window ("" for items) and vector of a dense field."""
+    window = next((w for w in WINDOWS if field.column.startswith(w)), "")
+    vector = field.column.removeprefix(window)
+    if vector not in VECTORS or (window == "") != (field.side is Side.ITEM):
+        raise ValueError(
+            f"field {field.name!r}: got the column {field.column!r}; expected "
+            f"{', '.join(VECTORS)} for an item, with {' or '.join(WINDOWS)} before it for a user"
+        )
+    return window, vector
+
+
+def _with_widths(schema: Schema, vectors: dict[str, np.ndarray]) -> Schema:
+    widths = {
+        field.name: {"width": vectors[_source(field)[1]].shape[1]} for field in schema.dense()
+    }
+    return schema.replace(**widths)
+
+
+def _counts(
+    dataset: Dataset, split: np.ndarray, schema: Schema, config: RankingConfig
+) -> dict[str, np.ndarray]:
+    """Indices of the counted fields, as small integers."""
+    items = dataset.items
+    base = items.total_view, items.total_bookmarks
+    views, bookmarks = popularity_as_of(dataset.interactions, base, split, config.split)
+    numbers = {
+        "total_view": views,
+        "total_bookmarks": bookmarks,
+        # One bookmark in four views stands in for what is not known yet.
+        "bookmark_rate": (bookmarks + 1.0) / (views + 4.0),
+    }
+    columns = {}
+    for field in counted(schema):
+        local = schema.encode(field.name, numbers[field.column])
+        columns[field.name] = local.astype(np.min_scalar_type(-field.size))
+    return columns
+
+
+def _item_rows(dataset: Dataset, schema: Schema) -> np.ndarray:
+    """Rows of all sparse item fields, zeros for counted ones."""
+    fields = schema.sparse(Side.ITEM)
+    static = [field.name for field in fields if field.column not in COUNTED]
+    rows = np.zeros((2, len(dataset.items) + 1, len(fields)), np.int32)
+    places = [k for k, field in enumerate(fields) if field.name in static]
+    if static:
+        rows[..., places] = schema.item_rows(dataset.items, static)
+    return np.concatenate(rows, axis=1)
+
+
+def _state_rows(dataset: Dataset, schema: Schema, histories: Histories) -> np.ndarray:
+    """Rows of the interest tags of every state."""
+    fields = [f for f in schema.sparse(Side.USER) if f.column in (LONG_TAGS, SHORT_TAGS)]
+    vocabulary = tag_vocabulary(dataset.items.tags)
+    tags = interest_tags(histories, vocabulary.item_tags)
+    if not fields:
+        return np.zeros((len(tags), 0), np.int32)
+    per_window = tags.shape[1] // 2
+    places = [f.position + (per_window if f.column == SHORT_TAGS else 0) for f in fields]
+    chosen = tags[:, places]
+    each = np.arange(len(fields))
+    embedding, wide = schema.tag_rows(vocabulary.tags, [field.name for field in fields])
+    return np.concatenate([embedding[chosen, each], wide[chosen, each]], axis=1)
+
+
+def _dense(
+    schema: Schema,
+    bank: FeatureBank,
+    vectors: dict[str, np.ndarray],
+    histories: Histories,
+    dtype: type,
+) -> dict[str, np.ndarray]:
+    context: dict[str, np.ndarray] = {}
+    means: dict[str, np.ndarray] = {}
+    for field in schema.dense():
+        window, vector = _source(field)
+        if window and field.column not in means:
+            both = interest_vectors(histories, vectors[vector], _present(bank, vector))
+            means |= {w + vector: mean.astype(dtype) for w, mean in zip(WINDOWS, both, strict=True)}
+        context[field.column] = means[field.column] if window else vectors[vector].astype(dtype)
+    return context
