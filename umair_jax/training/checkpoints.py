@@ -1,4 +1,4 @@
-"""Checkpoints of a run, and the record of its configuration.
+"""Checkpoints of a run.
 
 Checkpoint ``s`` is the state after ``s`` updates together with the ledger (JSON); the data need no
 state of their own, for batch ``s`` comes next. Written by Orbax in the background, committed
@@ -8,11 +8,8 @@ atomically, restored onto any mesh. Nothing is pickled.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
-import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +19,11 @@ from absl import logging
 
 from umair_jax.training.ledger import Ledger
 from umair_jax.training.logs import METRICS_FILE, PROFILE_DIR, TENSORBOARD_DIR
+from umair_jax.training.record import CONFIG_FILE
 
 CHECKPOINT_DIR = "checkpoints"
 UNREADABLE_DIR = "unreadable_checkpoints"
-CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
-
-# What may differ when a run goes on: it changes neither the model nor what the next update does.
-MAY_CHANGE = (
-    "log",
-    "eval",
-    "mesh",
-    "checkpoint",
-    "train.steps",
-    "train.epochs",
-    "train.log_every_steps",
-    "train.eval_every_steps",
-    "train.checkpoint_every_steps",
-    "train.read_threads",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,62 +211,6 @@ def load(workdir: Path, abstract: Any, which: str = "best") -> tuple[int, Any, L
         checkpoints.close()
 
 
-def check_config(
-    workdir: Path, config: Mapping[str, Any], may_change: Sequence[str] = MAY_CHANGE
-) -> None:
-    """Compares a configuration with the one that the run in ``workdir`` began with.
-
-    Args:
-        workdir: directory of the run; without a ``config.json`` nothing is compared.
-        config: resolved configuration, JSON-able nested dictionaries.
-        may_change: dotted keys (or sections) that may differ.
-
-    Raises:
-        ValueError: other keys differ; each is listed with both values.
-    """
-    path = Path(workdir) / CONFIG_FILE
-    if not path.exists():
-        return
-    before = _flat(json.loads(path.read_text(encoding="utf-8"))["config"])
-    now = _flat(json.loads(json.dumps(config)))
-    missing = "(absent)"
-    lines = [
-        f"  {key}: {before.get(key, missing)!r} in the run, {now.get(key, missing)!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key, missing) != now.get(key, missing)
-        and not any(key == free or key.startswith(free + ".") for free in may_change)
-    ]
-    if lines:
-        raise ValueError(
-            f"{workdir} holds a run with another configuration:\n"
-            + "\n".join(lines)
-            + "\nRestore these values, name another workdir, or restart the run "
-            "(its checkpoints are then deleted)"
-        )
-
-
-def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes ``config.json``: the resolved configuration, versions and devices; atomic."""
-    names = ("umair_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    devices = jax.devices()
-    record = {
-        "config": config,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in names},
-        "devices": {
-            "platform": devices[0].platform,
-            "kind": devices[0].device_kind,
-            "count": len(devices),
-            "hosts": jax.process_count(),
-        },
-    }
-    path = Path(workdir) / CONFIG_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def clear(workdir: Path) -> None:
     """Removes what a run wrote, and nothing else."""
     workdir = Path(workdir)
@@ -303,16 +230,6 @@ class _KeepNewestAndBest:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         first = len(checkpoints) - self._keep
         return [i >= first or info.step == self.best_step for i, info in enumerate(checkpoints)]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _first_line(error: Exception) -> str:

@@ -28,6 +28,7 @@ from umair_jax.training.ledger import Ledger
 from umair_jax.training.logs import FINAL, PROFILE_DIR, LogConfig, MetricsWriter
 from umair_jax.training.optimisers import make_optimiser
 from umair_jax.training.progress import Progress
+from umair_jax.training.record import check_config, write_config
 from umair_jax.training.settings import FitConfig
 from umair_jax.training.sharding import BatchPlacer, make_mesh, place_context
 from umair_jax.training.step import TrainStep
@@ -143,9 +144,9 @@ def fit(
             ckpt.clear(workdir)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("restart")
-    ckpt.check_config(workdir, record)
+    check_config(workdir, record)
     if main:
-        ckpt.write_config(workdir, record)
+        write_config(workdir, record)
 
     # Shapes, then places, then arrays: from the newest checkpoint, or new.
     optimiser = make_optimiser(config.optim, total)
