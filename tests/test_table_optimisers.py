@@ -70,7 +70,7 @@ def test_sgd_equals_dense_sgd():
 
 def test_adam_equals_dense_adam_on_rows_touched_every_step():
     table, rows, gradients = data(n=40)
-    rows[:, :V // 4] = np.arange(V // 4)
+    rows[:, : V // 4] = np.arange(V // 4)
     ours, _ = run(TableOptimConfig("adam"), table, rows, gradients)
     dense = run_dense(optax.adam(0.1, 0.9, 0.999, 1e-7), table, rows, gradients)
     np.testing.assert_allclose(ours[: V // 4], dense[: V // 4], atol=1e-6)
@@ -159,8 +159,19 @@ def lowered(name, devices, rows=4096):
 def test_cost_does_not_depend_on_the_rows(name, devices):
     """Arrays as tall as the table are only passed on or scattered into, in place."""
     text, (height, _) = lowered(name, devices)
-    allowed = ("parameter", "scatter", "fusion", "get-tuple-element", "tuple", "bitcast", "while",
-               "dynamic-update-slice", "call", "select", "conditional")
+    allowed = (
+        "parameter",
+        "scatter",
+        "fusion",
+        "get-tuple-element",
+        "tuple",
+        "bitcast",
+        "while",
+        "dynamic-update-slice",
+        "call",
+        "select",
+        "conditional",
+    )
     tall = re.findall(rf"= \(?\w+\[{height}(?:,{D})?\]\S* ([\w-]+)\(", text)
     assert tall, "the table is not in the program"
     assert set(tall) <= set(allowed), sorted(set(tall) - set(allowed))
