@@ -149,7 +149,7 @@ class BookmarksTask:
     def predict(
         self, net: Any, rows: Any, stats: Any, context: Any, batch: Any
     ) -> dict[str, jax.Array]:
-        Probability [B] of a bookmark and weights [B, M] of the modalities, float32."""
+        """Probability [B] of a bookmark and weights [B, M] of the modalities, float32."""
         output: RankerOutput = nnx.merge(self._graph, net, stats)(
             self._inputs(rows, context, batch)
         )
