@@ -166,14 +166,16 @@ class BatchSource:
         return column if self.index is None else column[self.index]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Positions in the columns for one epoch, int [E]; the last two epochs are kept."""
+        """Positions in the columns for one epoch, int [E]; the last three asked for are kept."""
         with self._lock:
-            if epoch not in self._orders:
-                self._orders[epoch] = self._make_order(epoch)
-                # A batch may straddle two epochs, and threads may run a little ahead.
-                for old in sorted(self._orders)[:-3]:
-                    del self._orders[old]
-            return self._orders[epoch]
+            order = self._orders.pop(epoch, None)
+            if order is None:
+                order = self._make_order(epoch)
+            self._orders[epoch] = order
+            # A batch may straddle two epochs, and threads may run a little ahead.
+            while len(self._orders) > 3:
+                del self._orders[next(iter(self._orders))]
+            return order
 
     def _make_order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:

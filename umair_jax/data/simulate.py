@@ -12,7 +12,7 @@ that shows its results says "simulated". What makes it a fair test bed:
   No model input reads them; they give the oracle AUC (the ceiling) and check the modality weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from umair_jax.data.pixel_statistics import catalogue_statistics
 MODALITIES = ("content", "style", "artist", "popularity")
 _DAY = 86_400
 _START = 1_735_689_600  # 2025-01-01 00:00 UTC
+_VISITS_AT_ONCE = 64  # bounds the memory for random numbers, and keeps them in the cache
 
 
 @dataclass(frozen=True)
@@ -228,39 +229,70 @@ def _impressions(
     order = np.argsort(start, kind="stable")
     person, start = person[order], start[order]
 
-    left = wanted.copy()
+    # Who is offered how much is known beforehand: only what is chosen depends on earlier visits.
+    alive = np.searchsorted(np.sort(published), start, side="right")
+    size, pool = _plan(person, alive, wanted, config.impressions_per_visit)
+    person, start, size, pool = (x[size > 0] for x in (person, start, size, pool))
+    randomness = _randomness(size, pool, rng)
+    sharpness, half_life = config.taste_sharpness, config.half_life_days
+
     seen = np.zeros((config.users, len(published)), bool)
     users, items, times = [], [], []
-    for who, when in zip(person, start, strict=True):
-        size = min(config.impressions_per_visit, int(left[who]))
+    for who, when, count, (uniform, noise) in zip(person, start, size, randomness, strict=True):
         age = when - published
-        # One live drawing at least, so that a visit is never empty on the first day.
         live = np.flatnonzero((age >= 0) & ~seen[who])
-        size = min(size, len(live))
-        if size == 0:
-            continue
-        decay = -np.log(2.0) * age[live] / config.half_life_days
-        by_taste = rng.random(size) < config.share_by_taste
-        # Gumbel keys: the largest are a weighted draw without replacement.
-        noise = rng.gumbel(size=(2, len(live)))
-        taste = config.taste_sharpness * z[int(when >= config.days / 2), who, live]
-        first = _best(popularity[live] + decay + noise[0], 2 * size)
-        second = _best(taste + decay + noise[1], 2 * size)
-        chosen = _interleave(first, second, by_taste)
-        seen[who, live[chosen]] = True
-        left[who] -= size
-        users.append(np.full(size, who))
-        items.append(live[chosen])
-        times.append(when + np.arange(size) * 20.0 / _DAY)
+        decay = -np.log(2.0) * age[live] / half_life
+        taste = sharpness * z[int(when >= config.days / 2), who, live]
+        first = _best(popularity[live] + decay + noise[0], 2 * count)
+        second = _best(taste + decay + noise[1], 2 * count)
+        chosen = live[_interleave(first, second, uniform < config.share_by_taste)]
+        seen[who, chosen] = True
+        users.append(np.full(count, who))
+        items.append(chosen)
+        times.append(when + np.arange(count) * 20.0 / _DAY)
     return _in_order_of_time(users, items, times)
+
+
+def _plan(
+    person: np.ndarray, alive: np.ndarray, wanted: np.ndarray, per_visit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Impressions of each visit (0 where nothing is new), and the drawings it chooses from."""
+    left, shown = wanted.tolist(), [0] * len(wanted)
+    sizes, pools = [], []
+    for who, published in zip(person.tolist(), alive.tolist(), strict=True):
+        pool = published - shown[who]
+        size = min(per_visit, left[who], pool)
+        left[who] -= size
+        shown[who] += size
+        sizes.append(size)
+        pools.append(pool)
+    return np.array(sizes, np.int64), np.array(pools, np.int64)
+
+
+def _randomness(
+    size: np.ndarray, pool: np.ndarray, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Per visit, uniform numbers [size] and Gumbel noise [2, pool]; drawn for many visits at once.
+
+    The largest sums of log weight and Gumbel noise are a weighted draw without replacement.
+    """
+    for begin in range(0, len(size), _VISITS_AT_ONCE):
+        visits = slice(begin, begin + _VISITS_AT_ONCE)
+        ends = np.cumsum(size[visits] + 2 * pool[visits])
+        uniform = rng.random(ends[-1])
+        with np.errstate(divide="ignore"):
+            noise = -np.log(-np.log(1.0 - uniform))
+        for end, count, live in zip(ends, size[visits], pool[visits], strict=True):
+            middle = end - 2 * live
+            yield uniform[middle - count : middle], noise[middle:end].reshape(2, live)
 
 
 def _best(keys: np.ndarray, count: int) -> np.ndarray:
     """Indices of the largest keys, best first. Twice a visit's size is enough for two rankings."""
     if count < len(keys):
-        top = np.argpartition(-keys, count)[:count]
-        return top[np.argsort(-keys[top], kind="stable")]
-    return np.argsort(-keys, kind="stable")
+        top = np.argpartition(keys, -count)[-count:]
+        return top[np.argsort(-keys[top])]
+    return np.argsort(-keys)
 
 
 def _interleave(first: np.ndarray, second: np.ndarray, use_second: np.ndarray) -> np.ndarray:
