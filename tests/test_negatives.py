@@ -29,13 +29,10 @@ def test_negatives_are_unliked_existing_and_not_repeated(strategy, seed):
     assert not new.label.any()
     assert not liked & set(zip(new.user.tolist(), new.item.tolist(), strict=True))
     assert (published[new.item] <= new.timestamp).all()
-    events = list(
-        zip(full.user.tolist(), full.item.tolist(), full.timestamp.tolist(), strict=True)
-    )
-    bookmarks = set(
-        zip(log.user.tolist(), log.item.tolist(), log.timestamp.tolist(), strict=True)
-    )
+    events = list(zip(full.user.tolist(), full.item.tolist(), full.timestamp.tolist(), strict=True))
+    bookmarks = set(zip(log.user.tolist(), log.item.tolist(), log.timestamp.tolist(), strict=True))
     assert len(set(events)) - len(bookmarks) == len(new)
+
     # Each bookmark gets its three, at its own second.
     def moments(part):
         return Counter(zip(part.user.tolist(), part.timestamp.tolist(), strict=True))

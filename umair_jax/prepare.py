@@ -9,6 +9,7 @@ already and was made from the same input is left alone.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -19,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.progress import Progress
 
+from umair_jax import settings
 from umair_jax.data import assemble, records, store
 from umair_jax.data.dataset import Interactions, Items, Users
 from umair_jax.data.images import PIXEL_LIMIT
@@ -32,6 +34,7 @@ from umair_jax.data.sources import NAMES, Source, open_source
 
 NEGATIVES = ("auto", "none", *STRATEGIES)
 SUMMARY = "summary.json"
+_OURS = {records.DESCRIPTION, records.CATALOGUE, records.ROOT, SUMMARY}
 
 
 def prepare(
@@ -69,6 +72,10 @@ def prepare(
     """
     if negatives not in NEGATIVES:
         raise ValueError(f"got negatives {negatives!r}; expected one of {', '.join(NEGATIVES)}")
+    if not 0 <= max_bad_share <= 1:
+        raise ValueError(f"got max_bad_share {max_bad_share}; expected 0 to 1")
+    if negatives_per_positive < 1:
+        raise ValueError(f"got {negatives_per_positive} negatives per positive; expected 1 or more")
     console = console or Console(stderr=True)
     folder = Path(os.path.abspath(data_dir))
     request = {
@@ -82,22 +89,26 @@ def prepare(
     request = json.loads(json.dumps(request))
     there = _existing(folder)
     if there and there["request"] == request:
-        console.print(f"{folder}: prepared already, left as it is.")
+        _say(console, f"{folder}: prepared already, left as it is.")
         return Report.from_dict(there["report"])
     if there:
         changed = [key for key in request if there["request"].get(key) != request[key]]
-        console.print(f"{folder}: made from another {' and '.join(changed)}; making it anew.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        _say(console, f"{folder}: made from another {' and '.join(changed)}; making it anew.")
+        _refuse_others(folder, _OURS)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"{folder}: cannot be made ({error}); choose another --data_dir"
+        raise ValueError(text) from error
     partial = _partial(folder)
     try:
         report, description = _write(source, partial, request, console)
-        partial_description = partial / records.DESCRIPTION
-        partial_description.write_text(json.dumps(description, indent=1, ensure_ascii=False))
+        _write_json(partial / records.DESCRIPTION, description)
         _replace(folder, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     console.print(report.table())
-    console.print(_sentence(description["summary"]))
+    _say(console, _sentence(description["summary"]))
     return report
 
 
@@ -108,7 +119,7 @@ def _write(
     report = Report()
     catalogue = assemble.Catalogue(report, request["pixel_limit"])
     folder.mkdir()
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         items_bar = progress.add_task("items", total=None)
         raw = progress.track(source.items(report), task_id=items_bar)
         records.write_items(folder, catalogue.collect(raw))
@@ -131,7 +142,7 @@ def _write(
     summary["seconds"] = round(time.monotonic() - began, 3)
     fingerprint = assemble.fingerprint(catalogue.fingerprint(), items, users, log)
     summary["fingerprint"] = fingerprint
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=1, ensure_ascii=False))
+    _write_json(folder / SUMMARY, summary)
     return report, {
         "format": records.VERSION,
         "name": source.name,
@@ -144,6 +155,15 @@ def _write(
     }
 
 
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _say(console: Console, text: str) -> None:
+    # Names of files may hold brackets, and one line is one line.
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _with_negatives(
     log: Interactions, items: Items, request: dict[str, Any], report: Report
 ) -> Interactions:
@@ -154,7 +174,7 @@ def _with_negatives(
         return log
     per_positive = request["negatives_per_positive"]
     full = sample_negatives(log, items, strategy, per_positive, request["seed"])
-    missing = per_positive * int((log.label == 1).sum()) - int(np.sum(full.sampled))
+    missing = per_positive * int((log.label == 1).sum()) - (len(full) - len(log))
     report.add_many("no_negative_left", "log", np.arange(missing), "illust_id", [strategy])
     return full
 
@@ -203,21 +223,33 @@ def _sentence(summary: dict[str, Any]) -> str:
 
 
 def _existing(folder: Path) -> dict[str, Any] | None:
-    """What is prepared there; refuses a place that holds something else."""
+    """What is prepared there; refuses a place where something else is."""
     there = store.describe(folder)
-    if there is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"{folder}: got a place with other files; expected a new or empty folder, or one that "
-            "this command has made; choose another --data_dir"
-        )
+    if there is None:
+        _refuse_others(folder, set())
     return there
+
+
+def _refuse_others(folder: Path, ours: set[str]) -> None:
+    """Refuses a place that holds something that is not ours to remove."""
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    others = sorted(names - ours)
+    if others:
+        raise ValueError(
+            f"{folder}: got a place with other files ({', '.join(others[:5])}); expected a new or "
+            "empty folder, or one that only this command has written to; move them away or choose "
+            "another --data_dir"
+        )
 
 
 def _partial(folder: Path) -> Path:
     """A name beside the folder; what dead processes have left there is removed."""
-    for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
-        if not _alive(leftover.name.rpartition("-")[2]):
-            shutil.rmtree(leftover, ignore_errors=True)
+    for kind in ("partial", "old"):
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
+            if not _alive(leftover.name.rpartition("-")[2]):
+                shutil.rmtree(leftover, ignore_errors=True)
     return folder.parent / f".{folder.name}.partial-{os.getpid()}"
 
 
@@ -241,36 +273,33 @@ def _replace(folder: Path, partial: Path) -> None:
         partial.rename(folder)
 
 
-_SOURCE = flags.DEFINE_enum("source", "openclipart", list(NAMES), "Where the data come from.")
-_PATH = flags.DEFINE_string("path", None, "The folder to read, for --source=folder.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "The folder to write.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the simulation and of sampled negatives.")
-_PIXEL_LIMIT = flags.DEFINE_integer("pixel_limit", PIXEL_LIMIT, "Largest width x height.")
-_MAX_BAD_SHARE = flags.DEFINE_float("max_bad_share", 0.05, "Largest share of bad rows in a file.")
-_NEGATIVES = flags.DEFINE_enum("negatives", "auto", list(NEGATIVES), "Sampled negatives.")
-_PER_POSITIVE = flags.DEFINE_integer("negatives_per_positive", 4, "Sampled per bookmark.")
-
-
 def main(argv: list[str]) -> None:
-    """Parses the flags and prepares."""
+    """Prepares what the flags say."""
     if len(argv) > 1:
-        raise app.UsageError(f"got {' '.join(argv[1:])}; expected flags only, like --source=folder")
-    if not _DATA_DIR.value:
-        raise app.UsageError("got no --data_dir; expected the folder to write")
-    try:
-        prepare(
-            open_source(_SOURCE.value, _PATH.value, _SEED.value),
-            _DATA_DIR.value,
-            pixel_limit=_PIXEL_LIMIT.value,
-            max_bad_share=_MAX_BAD_SHARE.value,
-            negatives=_NEGATIVES.value,
-            negatives_per_positive=_PER_POSITIVE.value,
-            seed=_SEED.value,
-            console=Console(),
-        )
-    except ValueError as error:
-        raise SystemExit(f"prepare: {error}") from error
+        raise ValueError(f"arguments: got {argv[1:]}, expected flags only.")
+    values = flags.FLAGS
+    if not values.data_dir:
+        raise ValueError("--data_dir: got nothing, expected the folder to write.")
+    prepare(
+        open_source(values.source, values.path, values.seed),
+        values.data_dir,
+        pixel_limit=values.pixel_limit,
+        max_bad_share=values.max_bad_share,
+        negatives=values.negatives,
+        negatives_per_positive=values.negatives_per_positive,
+        seed=values.seed,
+        console=Console(),
+    )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    # Here, not at import: other front doors call `prepare` and have flags of the same names.
+    flags.DEFINE_enum("source", "openclipart", list(NAMES), "Where the data come from.")
+    flags.DEFINE_string("path", None, "The folder to read, for --source=folder.")
+    flags.DEFINE_string("data_dir", None, "The folder to write.")
+    flags.DEFINE_integer("seed", 0, "Seed of the simulation and of sampled negatives.")
+    flags.DEFINE_integer("pixel_limit", PIXEL_LIMIT, "Largest width x height.")
+    flags.DEFINE_float("max_bad_share", 0.05, "Largest share of bad rows in a file.")
+    flags.DEFINE_enum("negatives", "auto", list(NEGATIVES), "Sampled negatives.")
+    flags.DEFINE_integer("negatives_per_positive", 4, "Sampled per bookmark.")
+    settings.run_front_door(main)

@@ -49,9 +49,7 @@ class Catalogue:
                 self._report.add("missing_id", item.file, item.row, "illust_id", "")
                 continue
             if item.illust_id in self.rows:
-                self._report.add(
-                    "duplicate_item", item.file, item.row, "illust_id", item.illust_id
-                )
+                self._report.add("duplicate_item", item.file, item.row, "illust_id", item.illust_id)
                 continue
             item, image = self._picture(item)
             tags = tuple(dict.fromkeys(tag for tag in item.tags if tag))
@@ -94,9 +92,7 @@ class Catalogue:
         types = {name: pa.string() for name in records.TEXTS}
         types |= {"tags": pa.list_(pa.string())}
         types |= dict.fromkeys(records.NUMBERS, pa.int64())
-        columns = {
-            name: pa.array(self._columns[name], type=kind) for name, kind in types.items()
-        }
+        columns = {name: pa.array(self._columns[name], type=kind) for name, kind in types.items()}
         return pa.table(columns | {"has_image": pa.array(self.has_image, type=pa.bool_())})
 
     def fingerprint(self) -> str:
@@ -220,10 +216,11 @@ def _rows(texts: pa.Array, row_of: Any) -> np.ndarray:
     if not isinstance(texts, pa.DictionaryArray):
         texts = texts.dictionary_encode()
     codes = texts.indices.to_numpy(zero_copy_only=False)
-    rows = np.zeros(len(texts.dictionary), np.int32)
+    names = texts.dictionary.to_pylist()
+    rows = np.zeros(len(names), np.int32)
     used, first = np.unique(codes, return_index=True)
-    for code in used[np.argsort(first)]:
-        rows[code] = row_of(texts.dictionary[int(code)].as_py())
+    for code in used[np.argsort(first)].tolist():
+        rows[code] = row_of(names[code])
     return rows[codes]
 
 

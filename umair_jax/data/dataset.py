@@ -7,7 +7,7 @@ so that a row number is the index into every column.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8, Int32, Int64
@@ -102,13 +102,12 @@ class Interactions:
 
     def take(self, rows: Int32[np.ndarray, " R"] | Int64[np.ndarray, " R"]) -> Interactions:
         """The interactions at these positions, in that order."""
-        return Interactions(
-            **{
-                field.name: None if column is None else column[rows]
-                for field in dataclasses.fields(self)
-                for column in [getattr(self, field.name)]
-            }
-        )
+        columns: dict[str, Any] = {
+            field.name: None if column is None else column[rows]
+            for field in dataclasses.fields(self)
+            for column in [getattr(self, field.name)]
+        }
+        return Interactions(**columns)
 
     def ordered(self) -> Interactions:
         """Sorted by (timestamp, user, item); equal ones keep their order."""

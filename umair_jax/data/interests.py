@@ -1,7 +1,7 @@
 """What was known before an interaction: the user's bookmarks, interest tags, counts of the item.
 
-The one rule of this file: an interaction at time t sees bookmarks with a timestamp strictly below t.
-Its own label, the rest of the same second and everything later cannot change its features.
+The one rule of this file: an interaction at time t sees bookmarks with a timestamp strictly below
+t. Its own label, the rest of the same second and everything later cannot change its features.
 
 Histories are pointer ranges into one array of bookmarks sorted by user and time, so that millions
 of interactions cost a few sorts and no Python loop. Interactions with the same ranges share a
@@ -253,9 +253,7 @@ def interest_vectors(
     Returns:
         Means over the long and over the short window, per state; zeros for an empty one.
     """
-    if present is None:
-        present = vectors.any(axis=1)
-    weight = present.astype(np.float64)
+    weight = np.asarray(vectors.any(axis=1) if present is None else present, np.float64)
     counted = np.concatenate([[0.0], np.cumsum(weight[histories.positives_item])])
     shape = (len(histories.state_end), vectors.shape[1])
     long, short = np.zeros(shape, np.float32), np.zeros(shape, np.float32)

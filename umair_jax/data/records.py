@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ VERSION = "1.0.0"
 CHUNK = 65_536
 DESCRIPTION = "dataset.json"
 CATALOGUE = "catalogue.parquet"
+ROOT = "umair"
 TEXTS = ("illust_id", "title", "artist", "description", "category")
 NUMBERS = (
     "width",
@@ -132,8 +134,10 @@ def write_users(folder: Path, users: Users) -> None:
     def records() -> Iterator[dict[str, Any]]:
         for begin in range(1, len(users) + 1, CHUNK):
             chunk = slice(begin, begin + CHUNK)
-            record = {"user_id": users.user_id[chunk], "username": users.username[chunk]}
-            record = {name: list(texts) for name, texts in record.items()}
+            record: dict[str, Any] = {
+                "user_id": list(users.user_id[chunk]),
+                "username": list(users.username[chunk]),
+            }
             if users.true_mixture is not None:
                 record["true_mixture"] = users.true_mixture[chunk]
             yield record
@@ -187,9 +191,14 @@ def _write(
     logging.set_verbosity(logging.WARNING)
     try:
         builder = Umair(config=table, data_dir=folder, records=records, optional=optional)
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            tempfile.TemporaryDirectory() as downloads,  # stays empty, but TFDS insists on it
+        ):
             builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                download_dir=downloads,
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
     finally:
         logging.set_verbosity(verbosity)
@@ -223,7 +232,8 @@ def read_interactions(folder: Path) -> Interactions:
 
 
 def _read(table: str, folder: Path) -> Iterator[dict[str, Any]]:
-    yield from tfds.builder_from_directory(str(_place(table, folder))).as_data_source("train")
+    builder: Any = tfds.builder_from_directory(str(_place(table, folder)))
+    yield from builder.as_data_source("train")
 
 
 def item_files(folder: Path) -> list[str]:
@@ -234,4 +244,4 @@ def item_files(folder: Path) -> list[str]:
 
 
 def _place(table: str, folder: Path) -> Path:
-    return Path(folder) / "umair" / table / VERSION
+    return Path(folder) / ROOT / table / VERSION

@@ -10,6 +10,7 @@ Parquet and JSON lines the first record is row 1.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,10 +117,11 @@ class Example:
 class _Count:
     number: int = 0
     examples: list[Example] = dataclasses.field(default_factory=list)
+    by_file: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 class Report:
-    """Counts of problems by kind, with the first few examples of each."""
+    """Counts of problems by kind, with the first few examples of each in every file."""
 
     def __init__(self):
         self.rows: dict[str, int] = {}
@@ -152,9 +154,10 @@ class Report:
             return
         count = self._counts.setdefault(kind, _Count())
         count.number += len(rows)
-        for row, value in zip(rows[:EXAMPLES].tolist(), values, strict=False):
-            if len(count.examples) < EXAMPLES:
-                count.examples.append(Example(file, row, field, _short(value)))
+        room = max(0, EXAMPLES - count.by_file[file])
+        count.by_file[file] += len(rows)
+        for row, value in zip(rows[:room].tolist(), values, strict=False):
+            count.examples.append(Example(file, row, field, _short(value)))
         if known.bad:
             self._bad.setdefault(file, []).append(np.asarray(rows, np.int64))
 
@@ -192,11 +195,13 @@ class Report:
             if share <= max_bad_share:
                 continue
             lines = [
-                f"{count.number} x {kind}: {KINDS[kind].what}, e.g. row {example.row}, "
+                f"{count.by_file[file]} x {kind}: {KINDS[kind].what}, e.g. row {example.row}, "
                 f"{example.field} = {example.value}; {KINDS[kind].advice}"
-                for kind, count in sorted(self._counts.items(), key=lambda kv: -kv[1].number)
-                for example in count.examples[:1]
-                if KINDS[kind].bad and example.file == file
+                for kind, count in sorted(
+                    self._counts.items(), key=lambda entry: -entry[1].by_file[file]
+                )
+                for example in [e for e in count.examples if e.file == file][:1]
+                if KINDS[kind].bad
             ]
             raise ValueError(
                 f"{file}: got {self._bad_rows[file]} bad rows of {self.rows[file]} "
@@ -218,8 +223,8 @@ class Report:
             places = "\n".join(
                 f"{e.file}, row {e.row}, {e.field} = {e.value}" for e in count.examples[:3]
             )
-            mark = "" if known.bad else " (note)"
-            table.add_row(f"{kind}: {known.what}{mark}", f"{count.number:,}", known.done, escape(places))
+            problem = f"{kind}: {known.what}{'' if known.bad else ' (note)'}"
+            table.add_row(problem, f"{count.number:,}", known.done, escape(places))
         shares = self.bad_shares()
         for file, rows in self.rows.items():
             table.add_row(escape(f"rows of {file}"), f"{rows:,}", f"{shares[file]:.2%} bad", "")

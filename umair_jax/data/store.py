@@ -37,8 +37,8 @@ def load(data_dir: str | os.PathLike[str]) -> Dataset:
             "run python -m umair_jax.prepare --data_dir=... first"
         )
     table = pq.read_table(folder / records.CATALOGUE)
-    texts = {name: ("", *table[name].to_pylist()) for name in records.TEXTS}
-    numbers = {
+    texts: dict[str, Any] = {name: ("", *table[name].to_pylist()) for name in records.TEXTS}
+    numbers: dict[str, Any] = {
         name: np.concatenate([[-1], table[name].to_numpy()]).astype(np.int64)
         for name in records.NUMBERS
     }
@@ -100,7 +100,8 @@ class StoredImages:
 
         # Parsed here, not by TFDS: its reader would decode the picture, ten times as slow.
         record = self._open()[row - 1]
-        example = tf_example_pb2.Example.FromString(record)
+        parse: Any = tf_example_pb2  # its classes are made when it is imported
+        example = parse.Example.FromString(record)
         return example.features.feature["image"].bytes_list.value[0]
 
     def _open(self) -> Any:

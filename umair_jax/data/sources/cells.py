@@ -4,6 +4,9 @@ Each function returns the values and says which cells it could not use; nobody i
 only the caller knows the rows. White space around a cell means nothing.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# Arrow makes its compute functions when it is imported; no type checker sees them.
+
 from __future__ import annotations
 
 import math
@@ -49,7 +52,7 @@ def _replaced(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     cells = column.to_pylist()
     decoded = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
     wrong = [
-        cell is not None and text.encode() != cell
+        text is not None and text.encode() != cell
         for cell, text in zip(cells, decoded, strict=True)
     ]
     return pa.array(decoded, pa.string()), np.array(wrong, bool)

@@ -4,6 +4,9 @@ Arrow parses a block at once. Where a quote was opened and never closed it would
 records up to the next quote: such a block is parsed again, line by line.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# Arrow makes its compute functions when it is imported; no type checker sees them.
+
 from __future__ import annotations
 
 import contextlib

@@ -4,6 +4,9 @@ Whatever the format, a cell is the bytes of its text (null where missing) and `c
 what it should be. Rows that are no records are counted; a file that is no table stops the run.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# Arrow makes its compute functions when it is imported; no type checker sees them.
+
 from __future__ import annotations
 
 import dataclasses
