@@ -2,21 +2,24 @@
 
 Checkpoint ``s`` is the state after ``s`` updates together with the ledger (JSON); the data need no
 state of their own, for batch ``s`` comes next. Written by Orbax in the background, committed
-atomically, restored onto any mesh. Nothing is pickled.
+atomically, restored onto any mesh, compared with what was saved. Nothing is pickled.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 
+from umair_jax.training.fingerprint import checksum, fingerprint
 from umair_jax.training.ledger import Ledger
 from umair_jax.training.logs import METRICS_FILE, PROFILE_DIR, TENSORBOARD_DIR
 from umair_jax.training.record import CONFIG_FILE
@@ -94,18 +97,28 @@ class Checkpoints:
         """Steps of the committed checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: Any, ledger: Ledger) -> bool:
+    def save(self, step: int, state: Any, ledger: Ledger, replace: bool = False) -> bool:
         """Starts to write checkpoint ``step``; False if it exists already.
 
         Returns as soon as the arrays are copied: the caller may donate them to the next update.
+
+        Args:
+            step: updates made.
+            state: state after them.
+            ledger: what goes with it.
+            replace: write an existing one anew, provided that another one is there meanwhile.
         """
-        if step in self._manager.all_steps():
-            return False
+        present = self._manager.all_steps()
+        if step in present:
+            if not replace or len(present) == 1:
+                return False
+            self._manager.delete(step)
         self._keep.best_step = ledger.best_step
+        record = _seal(ledger.to_json() | {"fingerprint": fingerprint(state)})
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), ledger=ocp.args.JsonSave(ledger.to_json())
+                state=ocp.args.StandardSave(state), ledger=ocp.args.JsonSave(record)
             ),
             force=True,
         )
@@ -122,7 +135,7 @@ class Checkpoints:
         failures: list[tuple[int, Exception]] = []
         for step in reversed(self.steps()):
             try:
-                state, ledger = self.restore(step, abstract)
+                state, ledger = self._read(step, abstract)
             except Exception as error:
                 # Whatever is wrong with the files, the one before may be whole.
                 failures.append((step, error))
@@ -139,14 +152,20 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, abstract: Any) -> tuple[Any, Ledger]:
-        """State and ledger of one checkpoint, placed as ``abstract`` says."""
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), ledger=ocp.args.JsonRestore()
-            ),
-        )
-        return restored["state"], Ledger.from_json(restored["ledger"])
+        """State and ledger of one checkpoint, placed as ``abstract`` says.
+
+        Raises:
+            ValueError: the checkpoint is not there or cannot be read.
+        """
+        if step not in self.steps():
+            raise ValueError(f"no checkpoint {step} in {self._workdir}; have: {self.steps()}")
+        try:
+            return self._read(step, abstract)
+        except Exception as error:
+            raise ValueError(
+                f"checkpoint {step} in {self._workdir} cannot be read ({_first_line(error)}); "
+                f"there are besides: {[other for other in self.steps() if other != step]}"
+            ) from error
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the cluster's scheduler asked any host to stop; the same answer on all hosts."""
@@ -160,19 +179,41 @@ class Checkpoints:
         """Waits for saves and releases the directory."""
         self._manager.close()
 
+    def _read(self, step: int, abstract: Any) -> tuple[Any, Ledger]:
+        """State and ledger of one checkpoint; raises anything if its files are damaged."""
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), ledger=ocp.args.JsonRestore()
+            ),
+        )
+        state, record = restored["state"], restored["ledger"]
+        if _seal(record) != record:
+            raise ValueError("the ledger is not what was saved: damaged files")
+        saved, found = record["fingerprint"], fingerprint(state)
+        damaged = [path for path, value in found.items() if saved.get(path) != value]
+        if damaged:
+            raise ValueError(f"values are not those that were saved: {', '.join(damaged)}")
+        return state, Ledger.from_json(record)
+
     def _set_aside(self, failures: Sequence[tuple[int, Exception]], good: int) -> None:
-        if self._read_only or not failures:
+        if not failures:
             return
         for step, error in failures:
+            moved = "" if self._read_only else f"moved to {UNREADABLE_DIR}/{step}, "
             self._say(
                 f"checkpoint {step} cannot be read ({_first_line(error)}); "
-                f"moved to {UNREADABLE_DIR}/{step}, going on from checkpoint {good}"
+                f"{moved}going on from checkpoint {good}"
             )
-            if jax.process_index() == 0:
+            if jax.process_index() == 0 and not self._read_only:
                 target = self._workdir / UNREADABLE_DIR / str(step)
                 target.parent.mkdir(exist_ok=True)
                 shutil.rmtree(target, ignore_errors=True)
                 (self._workdir / CHECKPOINT_DIR / str(step)).rename(target)
+        if self._read_only:
+            return
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("set aside")
         self._manager.close()
         self._manager = self._open()
 
@@ -189,8 +230,12 @@ def load(workdir: Path, abstract: Any, which: str = "best") -> tuple[int, Any, L
         Step, state and ledger.
 
     Raises:
-        ValueError: no such checkpoint.
+        ValueError: no such checkpoint, or it cannot be read.
     """
+    if which not in ("best", "newest") and not which.isdecimal():
+        raise ValueError(f"unknown checkpoint {which!r}; allowed: best, newest, or a step")
+    if not (Path(workdir) / CHECKPOINT_DIR).is_dir():
+        raise ValueError(f"no checkpoint in {workdir}; train first, or name another workdir")
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
         newest = checkpoints.restore_newest(abstract)
@@ -202,11 +247,7 @@ def load(workdir: Path, abstract: Any, which: str = "best") -> tuple[int, Any, L
             wanted = ledger.best_step
         elif which not in ("best", "newest"):
             wanted = int(which)
-        if wanted not in checkpoints.steps():
-            raise ValueError(f"no checkpoint {wanted} in {workdir}; have: {checkpoints.steps()}")
-        if wanted != step:
-            return wanted, *checkpoints.restore(wanted, abstract)
-        return newest
+        return newest if wanted == step else (wanted, *checkpoints.restore(wanted, abstract))
     finally:
         checkpoints.close()
 
@@ -230,6 +271,12 @@ class _KeepNewestAndBest:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         first = len(checkpoints) - self._keep
         return [i >= first or info.step == self.best_step for i, info in enumerate(checkpoints)]
+
+
+def _seal(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with a checksum of everything else in it."""
+    rest = {name: value for name, value in record.items() if name != "checksum"}
+    return rest | {"checksum": checksum(json.dumps(rest, sort_keys=True))}
 
 
 def _first_line(error: Exception) -> str:
