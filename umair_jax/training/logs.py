@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 PROFILE_DIR = "profile"
+TRAIN = "train"
 FINAL = "final/"
 
 
@@ -51,7 +53,14 @@ class MetricsWriter:
     numbers are written as null.
     """
 
-    def __init__(self, workdir: Path, first_step: int, tensorboard: bool, active: bool) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        first_step: int,
+        tensorboard: bool,
+        active: bool,
+        evaluated: bool = True,
+    ) -> None:
         """Opens the files.
 
         Args:
@@ -59,21 +68,29 @@ class MetricsWriter:
             first_step: the step the run goes on from; later lines are removed.
             tensorboard: also write TensorBoard events.
             active: False writes nothing (every host but the first).
+            evaluated: the run goes on after the evaluation of ``first_step``; if not, lines of
+                that evaluation are removed too.
         """
         self._file = self._events = None
         if not active:
             return
         path = workdir / METRICS_FILE
         workdir.mkdir(parents=True, exist_ok=True)
-        truncate(path, first_step)
+        kept = truncate(path, first_step, evaluated)
         self._file = path.open("a", encoding="utf-8")
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            # Events past the restored step are purged by TensorBoard itself.
+            # TensorBoard itself drops older events from this step on; the suffix keeps two parts
+            # of a run that begin within one second in two files.
             self._events = SummaryWriter(
-                str(workdir / TENSORBOARD_DIR), purge_step=first_step + 1 if first_step else None
+                str(workdir / TENSORBOARD_DIR),
+                purge_step=first_step,
+                filename_suffix=f".{time.time_ns()}",
             )
+            for line in kept:
+                if line["step"] == first_step:
+                    self._add_scalars(line)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """One line, and one scalar ``kind/name`` a value."""
@@ -82,9 +99,15 @@ class MetricsWriter:
         line = {"step": step, "kind": kind, **{name: plain(v) for name, v in values.items()}}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", float(value), step)
+        self._add_scalars({"step": step, "kind": kind, **values})
+
+    def _add_scalars(self, line: Mapping[str, Any]) -> None:
+        if self._events is None:
+            return
+        for name, value in line.items():
+            if name not in ("step", "kind"):
+                value = math.nan if value is None else float(value)
+                self._events.add_scalar(f"{line['kind']}/{name}", value, line["step"])
 
     def flush(self) -> None:
         """Everything written so far reaches the disk."""
@@ -111,21 +134,28 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     return [line for _, line in _lines(path)] if path.exists() else []
 
 
-def truncate(path: Path, last_step: int) -> None:
-    """Removes lines past ``last_step``, a last line that was cut off, and final results; atomic.
+def truncate(path: Path, last_step: int, evaluated: bool = True) -> list[dict[str, Any]]:
+    """Removes what a run that goes on from ``last_step`` will write (again); atomic.
 
-    Final results (``kind`` begins with ``final/``) are written anew whenever a run ends.
+    That is: later lines, a last line that was cut off, final results (``kind`` begins with
+    ``final/``), which are written whenever a run ends, and, unless ``evaluated``, the evaluation
+    of ``last_step``.
+
+    Returns:
+        The lines that stay.
     """
     if not path.exists():
-        return
+        return []
     kept = [
-        text
+        (text, line)
         for text, line in _lines(path)
-        if line["step"] <= last_step and not str(line.get("kind")).startswith(FINAL)
+        if not str(line.get("kind")).startswith(FINAL)
+        and (line["step"], line.get("kind") != TRAIN) <= (last_step, evaluated)
     ]
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(text + "\n" for text in kept), encoding="utf-8")
+    temporary.write_text("".join(text + "\n" for text, _ in kept), encoding="utf-8")
     temporary.replace(path)
+    return [line for _, line in kept]
 
 
 def plain(value: Any) -> Any:

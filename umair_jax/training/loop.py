@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from umair_jax.training.checkpoints import Checkpoints
 from umair_jax.training.evaluation import Arrays, Evaluator, Predictor
 from umair_jax.training.interrupts import Interrupts
 from umair_jax.training.ledger import Ledger
-from umair_jax.training.logs import FINAL, PROFILE_DIR, LogConfig, MetricsWriter
+from umair_jax.training.logs import FINAL, PROFILE_DIR, TRAIN, LogConfig, MetricsWriter
 from umair_jax.training.optimisers import make_optimiser
 from umair_jax.training.progress import Progress
 from umair_jax.training.record import check_config, write_config
@@ -34,6 +34,7 @@ from umair_jax.training.sharding import BatchPlacer, make_mesh, place_context
 from umair_jax.training.step import TrainStep
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is trained: a model, its loss and its predictions, as pure functions."""
 
@@ -136,6 +137,7 @@ def fit(
         )
     mesh = mesh or make_mesh(config.mesh)
     place = BatchPlacer(mesh, train.batch_size)
+    _check_evaluators(evaluators, mesh, config.checkpoint.best_metric)
     total = train.total_steps(len(source))
     main = jax.process_index() == 0
     record = dataclasses.asdict(config) if record is None else record
@@ -160,7 +162,8 @@ def fit(
     context = place_context(task.context(), mesh, config.mesh.context_rules)
     step_fn = TrainStep(task, optimiser, config.tables, mesh, train.seed, abstract)
     predictor = Predictor(task, mesh)
-    writer = MetricsWriter(workdir, start, config.log.tensorboard, active=main)
+    evaluated = ledger.evaluated_step == start
+    writer = MetricsWriter(workdir, start, config.log.tensorboard, main, evaluated)
     progress = Progress(
         start, total, train.batch_size, config.log.progress and main, spent=ledger.spent
     )
@@ -190,7 +193,7 @@ def fit(
                     means = ledger.close_window()
                     progress.report(means)
                     rate = float(optimiser.rate(number - 1))
-                    writer.write(number, "train", means | {"learning_rate": rate})
+                    writer.write(number, TRAIN, means | {"learning_rate": rate})
 
         def evaluate(only: Callable[[Evaluator], bool], step: int) -> dict[str, dict] | None:
             results = {}
@@ -203,11 +206,12 @@ def fit(
             return results
 
         while True:
-            best = False
+            best = just_evaluated = False
             if _due(step, train.eval_every_steps, total) and ledger.evaluated_step != step:
                 progress.pause()
                 collect()
                 results = evaluate(lambda evaluator: not evaluator.final_only, step)
+                just_evaluated = results is not None
                 if results is not None:
                     metric, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
                     best = ledger.evaluated(step, results, metric, mode)
@@ -227,7 +231,8 @@ def fit(
                 collect()
                 ledger.spent = progress.spent
                 writer.flush()
-                saved.save(step, state, ledger)
+                # One that a signal saved before its evaluation does not know yet that it is best.
+                saved.save(step, state, ledger, replace=finished and just_evaluated)
                 progress.go_on()
             if finished or interrupted:
                 break
@@ -279,6 +284,21 @@ def fit(
         interrupted=interrupted,
         predict=predict,
     )
+
+
+def _check_evaluators(evaluators: Mapping[str, Evaluator], mesh: Mesh, metric: str) -> None:
+    """Finds before the training what would end it at the first evaluation."""
+    for name, evaluator in evaluators.items():
+        try:
+            BatchPlacer(mesh, evaluator.source.batch_size)
+        except ValueError as error:
+            raise ValueError(f"evaluator {name!r}: {error}") from error
+    during = [name for name, evaluator in evaluators.items() if not evaluator.final_only]
+    if metric and metric.rsplit("/", 1)[0] not in during:
+        raise ValueError(
+            f"checkpoint.best_metric is {metric!r}, but these are evaluated during training: "
+            f"{', '.join(during) or 'none'}"
+        )
 
 
 def _due(step: int, every: int, total: int) -> bool:
