@@ -105,7 +105,7 @@ class Progress:
     @property
     def spent(self) -> dict[str, float]:
         """Counted steps, their seconds, and the seconds of them spent waiting for data."""
-        return {"steps": self._steps, "seconds": self._seconds, "waited": self._waited}
+        return {"steps": float(self._steps), "seconds": self._seconds, "waited": self._waited}
 
     @property
     def seconds(self) -> float:

@@ -77,7 +77,7 @@ class TrainStep:
                     config,
                     mesh,
                 )
-            norm = optax.global_norm((net_gradient, row_gradients))
+            norm = optax.tree.norm((net_gradient, row_gradients))
             metrics = {"loss": (loss, 1.0), **metrics, "grad_norm": (norm, 1.0)}
             # All metrics in one array: one transfer a step. The names are known once traced.
             self._names = sorted(metrics)
