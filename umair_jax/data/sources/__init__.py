@@ -115,16 +115,19 @@ class Source(Protocol):
         ...
 
 
-def open_source(name: str, path: str | Path | None = None, seed: int = 0) -> Source:
+def open_source(
+    name: str, path: str | Path | None = None, seed: int = 0, limit: int | None = None
+) -> Source:
     """Opens a source by name.
 
     Args:
         name: openclipart or folder.
         path: The folder; openclipart needs none.
         seed: Seed of the simulated log; folder needs none.
+        limit: Use only the first so many drawings of openclipart; None = all.
 
     Raises:
-        ValueError: An unknown name, or a missing or unwanted path.
+        ValueError: An unknown name, or a missing or unwanted path or limit.
     """
     if name not in NAMES:
         raise ValueError(f"got the source {name!r}; expected one of {', '.join(NAMES)}")
@@ -133,9 +136,11 @@ def open_source(name: str, path: str | Path | None = None, seed: int = 0) -> Sou
 
         if path:
             raise ValueError(f"got the path {path}; the source openclipart needs none; leave it")
-        return OpenClipart(seed)
+        return OpenClipart(seed, limit=limit)
     from umair_jax.data.sources.folder import Folder
 
+    if limit is not None:
+        raise ValueError(f"got the limit {limit}; the source folder is read whole; leave it")
     if not path:
         raise ValueError("got no path; expected the folder with items and interactions: --path")
     return Folder(path)
