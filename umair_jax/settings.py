@@ -13,10 +13,12 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from absl import app
+from absl import app, logging
 from ml_collections import ConfigDict
 
 T = TypeVar("T")
+
+_UNFIT: Any = object()
 
 
 def build(kind: type[T], section: Mapping[str, Any] | ConfigDict, where: str = "config") -> T:
@@ -61,35 +63,61 @@ def build(kind: type[T], section: Mapping[str, Any] | ConfigDict, where: str = "
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    options = [hint]
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        options = list(typing.get_args(hint))
-        if value is None and type(None) in options:
-            return None
+    """The value as one of the hint's types; an error names the place and what is expected."""
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    options = list(typing.get_args(hint)) if union else [hint]
+    # Of "a section, or sections by name" the second is meant if there are only sections in it.
+    if isinstance(value, Mapping) and value and all(isinstance(v, Mapping) for v in value.values()):
+        options.sort(key=lambda option: not _is_mapping(option))
     for option in options:
-        origin, inner = typing.get_origin(option), typing.get_args(option)
-        if dataclasses.is_dataclass(option) and isinstance(option, type):
-            if isinstance(value, Mapping):
-                return build(option, value, where)
-        elif origin is tuple and isinstance(value, list | tuple):
-            element = inner[0] if inner else Any
-            if dataclasses.is_dataclass(element):
-                return tuple(_convert(element, v, f"{where}[{i}]") for i, v in enumerate(value))
-            return tuple(value)
-        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        elif option is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        elif option is bool and isinstance(value, bool):
-            return value
-        elif option is str and isinstance(value, str):
-            return value
-        elif option is Any or origin is dict:
-            return value
-    if all(option in (int, float, bool, str) for option in options):
-        wanted = " or ".join(option.__name__ for option in options)
-        raise ValueError(f"{where}: got {value!r} ({type(value).__name__}), expected {wanted}")
-    return value
+        found = _as(option, value, where)
+        if found is not _UNFIT:
+            return found
+    names = [getattr(option, "__name__", str(option)) for option in options]
+    wanted = " or ".join(names).replace("NoneType", "None")
+    raise ValueError(f"{where}: got {value!r} ({type(value).__name__}), expected {wanted}")
+
+
+def _as(option: Any, value: Any, where: str) -> Any:
+    """The value as one type, or `_UNFIT`; types that a config cannot hold are not checked."""
+    inner = typing.get_args(option)
+    if dataclasses.is_dataclass(option) and isinstance(option, type):
+        if isinstance(value, Mapping):
+            return build(option, value, where)
+        return value if isinstance(value, option) else _UNFIT
+    if option is tuple or typing.get_origin(option) is tuple:
+        if not isinstance(value, list | tuple):
+            return _UNFIT
+        if inner and inner[-1] is not Ellipsis:
+            if len(value) != len(inner):
+                raise ValueError(f"{where}: got {value!r}, expected {len(inner)} entries")
+            elements = list(inner)
+        else:
+            elements = [inner[0] if inner else Any] * len(value)
+        return tuple(
+            _convert(element, v, f"{where}[{i}]")
+            for i, (element, v) in enumerate(zip(elements, value, strict=True))
+        )
+    if _is_mapping(option):
+        if not isinstance(value, Mapping):
+            return _UNFIT
+        element = inner[1] if inner else Any
+        return {key: _convert(element, v, f"{where}.{key}") for key, v in value.items()}
+    if option in (int, float) and isinstance(value, bool):
+        return _UNFIT
+    if option is float and isinstance(value, int):
+        return float(value)
+    if option in (bool, int, float, str, types.NoneType):
+        return value if isinstance(value, option) else _UNFIT
+    return _frozen(value)
+
+
+def _is_mapping(option: Any) -> bool:
+    return (typing.get_origin(option) or option) in (dict, Mapping)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _unknown(where: str, key: str, known: list[str]) -> str:
@@ -105,8 +133,15 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 def run_front_door(main: Callable[[list[str]], None]) -> None:
     """Runs a command; a user's mistake ends in one line and exit status 2, not in a traceback."""
+
+    def quietly(argv: list[str]) -> None:
+        # Libraries report every file they touch; --verbosity=0 shows it.
+        if not any(argument.lstrip("-").startswith(("verbosity", "v=")) for argument in sys.argv):
+            logging.set_verbosity(logging.ERROR)
+        main(argv)
+
     try:
-        app.run(main)
+        app.run(quietly)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -195,11 +195,21 @@ def batch_source(
     return BatchSource(data.columns, batch_size, seed, shuffle, index=data.rows(part))
 
 
-def evaluator(source: BatchSource, draws: int, final_only: bool = False) -> Evaluator:
-    """Log loss, AUC, GAUC, NDCG@10, Recall@10, calibration error, with bootstrap intervals."""
+def evaluator(
+    source: BatchSource, draws: int, modality_names: Sequence[str], final_only: bool = False
+) -> Evaluator:
+    """Measures predictions for a source.
+
+    Log loss, AUC, GAUC, NDCG@10, Recall@10 and calibration error, with bootstrap intervals where
+    `draws` is above 0, and "weight_<name>", the mean weight of each modality.
+    """
 
     def metrics(arrays: Arrays) -> dict[str, float]:
         label, user = source.column("label"), source.column("user")
-        return evaluate_predictions(label, arrays["probability"], user, draws)
+        means = arrays["weights"].mean(axis=0, dtype=np.float64)
+        weights = {
+            f"weight_{name}": float(mean) for name, mean in zip(modality_names, means, strict=True)
+        }
+        return evaluate_predictions(label, arrays["probability"], user, draws) | weights
 
     return Evaluator(source, metrics, final_only)

@@ -236,7 +236,7 @@ def load(workdir: Path, abstract: Any, which: str = "best") -> tuple[int, Any, L
         raise ValueError(f"unknown checkpoint {which!r}; allowed: best, newest, or a step")
     if not (Path(workdir) / CHECKPOINT_DIR).is_dir():
         raise ValueError(f"no checkpoint in {workdir}; train first, or name another workdir")
-    checkpoints = Checkpoints(workdir, read_only=True)
+    checkpoints = Checkpoints(workdir, say=print, read_only=True)
     try:
         newest = checkpoints.restore_newest(abstract)
         if newest is None:

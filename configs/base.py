@@ -1,0 +1,179 @@
+"""The main job: UMAIR-FPS on the built-in drawings.
+
+python -m umair_jax.train --config=configs/base.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from umair_jax.training.sharding import DEFAULT_RULES
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; takes no argument after the file's name."""
+    if arg:
+        raise ValueError(f"configs/base.py: got the argument {arg!r}; expected none")
+    config = ConfigDict()
+    config.seed = 0  # of initial weights, dropout and the order of examples
+
+    config.data = ConfigDict()
+    config.data.source = "openclipart"
+    config.data.path = ""
+    config.data.limit = 0  # all drawings
+    config.data.root = "data"
+    config.data.seed = 0  # of the simulated log
+    config.data.pixel_limit = 50_000_000
+    config.data.max_bad_share = 0.05
+    config.data.negatives = "auto"
+    config.data.negatives_per_positive = 4
+
+    # The paper's fields. A catalogue of thousands needs no table of a million rows, and counts
+    # that start from zero need other buckets than those of a large site.
+    config.schema = ConfigDict()
+    config.schema.embedding_width = 8
+    config.schema.sizes = {
+        "illust_id": 65_536,
+        "artist_id": 10_000,
+        "item_tag": 8_000,
+        "user_tag": 8_000,
+        "user_id": 16_384,
+        "username": 16_384,
+    }
+    config.schema.boundaries = {
+        "total_view": (1, 2, 4, 8, 16, 32, 64, 128, 256),
+        "total_bookmarks": (1, 2, 4, 8, 12, 16, 24, 32, 64),
+    }
+    config.schema.bookmark_rate = (
+        *(0.12, 0.16, 0.20, 0.24, 0.28, 0.32, 0.36, 0.40, 0.45, 0.50, 0.55, 0.60),
+    )
+    config.schema.interest_vectors = ("text", "style")
+    config.schema.drop = ()
+
+    config.features = ConfigDict()
+    config.features.split = "temporal"
+    config.features.fractions = (0.8, 0.1, 0.1)
+    config.features.split_seed = 0
+    config.features.long_max = 50
+    config.features.short_max = 8
+    config.features.long_days = placeholder(float)
+    config.features.short_days = placeholder(float)
+    config.features.standardise = True
+    config.features.zero = ()
+    config.features.vector_dtype = "float32"
+
+    # ResNet101's topology at a quarter of its width, so that a CPU takes a minute.
+    config.extract = ConfigDict()
+    config.extract.image = {
+        "depth": 101,
+        "base_width": 16,
+        "blocks": (),
+        "image_size": 128,
+        "content_stage": 4,
+        "style_stage": 1,
+        "style_blocks": 0,
+        "pre_activation": True,
+        "mean": (),
+        "std": (),
+        "last_gamma": 0.1,
+        "dtype": "float32",
+    }
+    config.extract.text = {
+        "layers": 3,
+        "width": 256,
+        "heads": 4,
+        "ffn": 1024,
+        "max_positions": 512,
+        "token_types": 0,
+        "output": 512,
+        "dtype": "float32",
+    }
+    config.extract.text_fields = ("tags", "title")
+    config.extract.vocabulary_size = 16_000
+    config.extract.max_tokens = 32
+    config.extract.image_batch = 64
+    config.extract.text_batch = 256
+    config.extract.shard_items = 512
+    config.extract.calibration_images = 512
+    config.extract.decode_threads = 2
+    config.extract.max_bad_share = 0.2
+    config.extract.seed = 0
+    config.extract.store_dtype = "float32"
+    config.extract.image_weights = ""
+    config.extract.text_weights = ""
+    config.extract.tokenizer = ""
+
+    config.model = ConfigDict()
+    config.model.meta = True
+    config.model.tower_widths = (128, 64)
+    config.model.modality_width = 64
+    config.model.dropout = 0.1
+    config.model.umcm = "senet"
+    config.model.umcm_experts = ("attention", "senet")
+    config.model.attention_dropout = 0.5
+    config.model.cross = "mixture"
+    config.model.cross_layers = 2
+    config.model.cross_rank = 32
+    config.model.cross_experts = 4
+    config.model.residual = False
+    config.model.head_widths = (64, 32, 16)
+    config.model.wide = True
+    config.model.fm = False
+    config.model.modality_norm = False
+    config.model.dtype = "float32"
+
+    config.train = ConfigDict()
+    config.train.batch_size = 1024
+    config.train.steps = placeholder(int)
+    config.train.epochs = 12.0
+    config.train.log_every_steps = 100
+    config.train.eval_every_steps = 500
+    config.train.checkpoint_every_steps = 500
+    config.train.early_stop_evals = 0
+    config.train.read_threads = 2
+
+    config.optim = ConfigDict()
+    config.optim.name = "adam"
+    config.optim.learning_rate = 2e-3
+    config.optim.schedule = "cosine"
+    config.optim.warmup_steps = 100
+    config.optim.final_fraction = 0.0
+    config.optim.weight_decay = 0.0
+    config.optim.decay_mask = r"^(?!.*(bias|scale)).*$"
+    config.optim.clip_norm = 0.0
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.eps = 1e-7
+    config.optim.momentum = 0.0
+
+    config.tables = ConfigDict()
+    config.tables.name = "rowwise_adagrad"
+    config.tables.learning_rate = 0.05
+    config.tables.l2 = 0.0
+    config.tables.initial_accumulator = 0.1
+    config.tables.b1 = 0.9
+    config.tables.b2 = 0.999
+    config.tables.eps = 1e-7
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # all devices that `model` leaves
+    config.mesh.model = 1
+    config.mesh.rules = DEFAULT_RULES
+    config.mesh.context_rules = ()
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 2048
+    config.eval.bootstrap_draws = 200
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.keep = 2
+    config.checkpoint.best_metric = "valid/auc"
+    config.checkpoint.best_mode = "max"
+    config.checkpoint.restore_best = True
+
+    config.log = ConfigDict()
+    config.log.progress = True
+    config.log.tensorboard = True
+    config.log.sharding_table = True
+    config.log.profile_start_step = 0
+    config.log.profile_stop_step = 0
+    return config.lock()
