@@ -54,7 +54,13 @@ class TrainConfig:
         for field in ("batch_size", "log_every_steps"):
             if getattr(self, field) < 1:
                 raise ValueError(f"train.{field} must be 1 or more, got {getattr(self, field)}")
-        for field in ("eval_every_steps", "checkpoint_every_steps", "early_stop_evals", "seed"):
+        for field in (
+            "eval_every_steps",
+            "checkpoint_every_steps",
+            "early_stop_evals",
+            "read_threads",
+            "seed",
+        ):
             if getattr(self, field) < 0:
                 raise ValueError(f"train.{field} must be 0 or more, got {getattr(self, field)}")
 
