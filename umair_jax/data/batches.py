@@ -83,7 +83,7 @@ class BatchSource:
         self._examples = rows if index is None else len(index)
         if not self._examples:
             raise ValueError("no examples: the columns (or the index) are empty")
-        self._orders: dict[int, np.ndarray] = {}
+        self._permutations: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class BatchSource:
         while start < stop:
             epoch, offset = divmod(start, self._examples)
             taken = min(stop - start, self._examples - offset)
-            parts.append(self._order(epoch)[offset : offset + taken])
+            parts.append(self._order(epoch, offset, offset + taken))
             start += taken
         return self._gather(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
@@ -165,24 +165,32 @@ class BatchSource:
         column = self.columns[name]
         return column if self.index is None else column[self.index]
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """Positions in the columns for one epoch, int [E]; the last three asked for are kept."""
-        with self._lock:
-            order = self._orders.pop(epoch, None)
-            if order is None:
-                order = self._make_order(epoch)
-            self._orders[epoch] = order
-            # A batch may straddle two epochs, and threads may run a little ahead.
-            while len(self._orders) > 3:
-                del self._orders[next(iter(self._orders))]
-            return order
-
-    def _make_order(self, epoch: int) -> np.ndarray:
-        if not self.shuffle:
-            return np.arange(self._examples) if self.index is None else np.asarray(self.index)
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-        order = generator.permutation(self._examples)
+    def _order(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        """Positions in the columns of the examples ``start .. stop - 1`` of an epoch."""
+        if self.shuffle:
+            # Widened once here: NumPy would do it again for every column.
+            order = self._permutation(epoch)[start:stop].astype(np.intp)
+        else:
+            order = np.arange(start, stop)
         return order if self.index is None else self.index[order]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        """The examples of an epoch in order, int [E]; the last two asked for are kept.
+
+        Measured on one core: 1 s and 40 MB for 10 million examples, 10 s and 400 MB for 100
+        million, once an epoch (which at 50,000 examples a second lasts half an hour).
+        """
+        with self._lock:
+            order = self._permutations.pop(epoch, None)
+            if order is None:
+                small = self._examples <= np.iinfo(np.int32).max
+                order = np.arange(self._examples, dtype=np.int32 if small else np.int64)
+                np.random.Generator(np.random.Philox(key=[self.seed, epoch])).shuffle(order)
+            self._permutations[epoch] = order
+            # A batch may straddle two epochs.
+            while len(self._permutations) > 2:
+                del self._permutations[next(iter(self._permutations))]
+            return order
 
     def _gather(self, order: np.ndarray) -> dict[str, np.ndarray]:
         batch = {name: column[order] for name, column in self.columns.items()}
