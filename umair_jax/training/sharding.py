@@ -8,6 +8,7 @@ mesh axis, or a list of names. The empty spec keeps a copy on every device.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,6 +57,12 @@ class MeshConfig:
         for rule in (*self.rules, *self.context_rules):
             if len(rule) != 2 or not isinstance(rule[0], str):
                 raise ValueError(f"a sharding rule is (regular expression, spec), got {rule!r}")
+            try:
+                re.compile(rule[0])
+            except re.error as error:
+                raise ValueError(
+                    f"sharding rule {rule[0]!r} is no regular expression: {error}"
+                ) from error
             spec_of(rule[1])
 
 
@@ -112,7 +119,7 @@ def shardings(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
 
     def place(keys: Any, leaf: Any) -> NamedSharding:
         path, shape = path_of(keys), tuple(leaf.shape)
-        found = next((rule for rule in rules if re.search(rule[0], path)), None)
+        found = _first_match(rules, path)
         if found is None:
             problems.append(f"{path}: no rule matches; end the rules with ['', []]")
             return NamedSharding(mesh, P())
@@ -130,7 +137,7 @@ def shardings(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
 
     placed = jax.tree_util.tree_map_with_path(place, tree)
     if problems:
-        raise ValueError("cannot place the state on the mesh:\n  " + "\n  ".join(problems))
+        raise ValueError("cannot place these on the mesh:\n  " + "\n  ".join(problems))
     return placed
 
 
@@ -140,21 +147,31 @@ def place_context(
     """Puts a task's fixed arrays on the mesh, once.
 
     Every host holds the whole arrays and uploads its share. An array whose rows a rule spreads is
-    padded with zero rows up to a multiple of the devices: rows are only ever read by number.
+    padded with zero rows up to a multiple of the devices: rows are only ever read by number. The
+    whole array is never copied on the host.
+
+    Raises:
+        ValueError: arrays that their rules do not fit; all of them are named.
     """
-    placed = {}
+    rules = (*rules, ("", ()))
+    shapes = {}
     for name, array in context.items():
-        found = next((rule for rule in rules if re.search(rule[0], name)), ("", ()))
-        spec = spec_of(found[1])
-        parts = _parts(spec, mesh)
-        missing = -len(array) % parts[0] if parts else 0
-        if missing:
-            array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-        sharding = NamedSharding(mesh, spec)
-        placed[name] = jax.make_array_from_callback(
-            array.shape, sharding, lambda part, array=array: array[part]
-        )
-    return placed
+        shape, parts = list(array.shape), _parts(spec_of(_first_match(rules, name)[1]), mesh)
+        if shape and parts:
+            shape[0] += -shape[0] % parts[0]
+        shapes[name] = jax.ShapeDtypeStruct(shape, array.dtype)
+    placed = shardings(shapes, mesh, rules)
+
+    def part(name: str, where: Any) -> np.ndarray:
+        found, wanted = context[name][where], shapes[name].shape
+        sizes = [len(range(*w.indices(size))) for w, size in zip(where, wanted, strict=True)]
+        missing = [(0, size - had) for size, had in zip(sizes, found.shape, strict=True)]
+        return np.pad(found, missing) if found.size < np.prod(sizes, dtype=int) else found
+
+    return {
+        name: jax.make_array_from_callback(shape.shape, placed[name], functools.partial(part, name))
+        for name, shape in shapes.items()
+    }
 
 
 class BatchPlacer:
@@ -200,6 +217,10 @@ def table(tree: Tree, placed: Tree) -> list[tuple[str, tuple[int, ...], str, str
         spec = str(tuple(sharding.spec))
         lines.append((path_of(keys), tuple(leaf.shape), str(leaf.dtype), spec, size))
     return lines
+
+
+def _first_match(rules: Rules, path: str) -> Any:
+    return next((rule for rule in rules if re.search(rule[0], path)), None)
 
 
 def _parts(spec: P, mesh: Mesh) -> list[int]:
