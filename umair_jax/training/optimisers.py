@@ -181,7 +181,8 @@ def to_plain(state: Any) -> Any:
 def from_plain(plain: Any, like: Any) -> Any:
     """The inverse of :func:`to_plain`; ``like`` has the structure to fill."""
     if isinstance(like, dict):
-        return {name: from_plain(plain.get(name, {}), value) for name, value in like.items()}
+        filled = {name: from_plain(plain.get(name, {}), value) for name, value in like.items()}
+        return type(like)(filled)  # optax's named chains are ordered dictionaries
     if isinstance(like, tuple):
         fields = getattr(like, "_fields", None)
         names = fields or [str(i) for i in range(len(like))]
