@@ -17,6 +17,7 @@ from rich.console import Console
 
 from umair_jax import results, settings
 from umair_jax.data.batches import BatchSource
+from umair_jax.memory import keep_freed_memory
 from umair_jax.train import assemble, measured
 from umair_jax.training import checkpoints, record, sharding
 from umair_jax.training import state as states
@@ -91,4 +92,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or a number of updates.")
+    keep_freed_memory()
     settings.run_front_door(main)

@@ -31,6 +31,7 @@ from umair_jax import encoding, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.feature_bank import FeatureBank, Shard
 from umair_jax.encoding import Catalogue, Encoders, ExtractConfig
+from umair_jax.memory import keep_freed_memory
 
 ENCODER_RECORD = "encoders.json"
 # Settings that cannot change a single vector: another value does not mean another bank.
@@ -335,4 +336,5 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file(
         "config", None, "Python file with get_config(); its section `extract` is read."
     )
+    keep_freed_memory()
     settings.run_front_door(main)

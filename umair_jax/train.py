@@ -28,6 +28,7 @@ from umair_jax.data.schema_config import SchemaConfig
 from umair_jax.data.sources import open_source
 from umair_jax.encoding import ExtractConfig
 from umair_jax.extract import bank_key, extract
+from umair_jax.memory import keep_freed_memory
 from umair_jax.models.ranker import RankerConfig
 from umair_jax.prepare import prepare
 from umair_jax.tasks import bookmarks
@@ -275,4 +276,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
+    keep_freed_memory()
     settings.run_front_door(main)

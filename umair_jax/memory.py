@@ -1,0 +1,32 @@
+"""How the process treats memory that XLA has freed."""
+
+import ctypes
+import sys
+
+# mallopt's parameters, see man 3 mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_GIB = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Makes glibc keep what is freed for the next allocation; call it before JAX starts.
+
+    On CPUs XLA allocates the intermediate results of a step anew each time and frees them after
+    it. Beyond a few MB glibc fetches them from the operating system and gives them back at once,
+    so that every step has all their pages cleared and mapped again: at batch 4,096 of the ranker
+    28,000 page faults for 115 MB, a third of the CPU time. Here only blocks of 1 GiB and more
+    (stored vectors of a catalogue) are treated so; what is smaller stays with the process.
+
+    All threads share one heap then: the heaps of threads other than the first hold 64 MB at most.
+
+    Returns:
+        Whether it took effect; False where the C library is not glibc (macOS, Alpine).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _GIB), (_TRIM_THRESHOLD, 2 * _GIB - 1))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
