@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
 
 
 class Progress:
@@ -21,7 +21,7 @@ class Progress:
         total: int,
         batch_size: int,
         show: bool = True,
-        out: TextIO | None = None,
+        out: io.TextIOBase | None = None,
         spent: Mapping[str, float] | None = None,
     ) -> None:
         """Starts the clock.
