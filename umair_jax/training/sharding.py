@@ -163,7 +163,7 @@ def place_context(
     placed = shardings(shapes, mesh, rules)
 
     def part(name: str, where: Any) -> np.ndarray:
-        found, wanted = context[name][where], shapes[name].shape
+        found, wanted = np.asarray(context[name][where]), shapes[name].shape
         sizes = [len(range(*w.indices(size))) for w, size in zip(where, wanted, strict=True)]
         missing = [(0, size - had) for size, had in zip(sizes, found.shape, strict=True)]
         return np.pad(found, missing) if found.size < np.prod(sizes, dtype=int) else found
