@@ -10,6 +10,7 @@ already and was made from the same input is left alone.
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import shutil
@@ -122,9 +123,13 @@ def _write(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         items_bar = progress.add_task("items", total=None)
         raw = progress.track(source.items(report), task_id=items_bar)
-        records.write_items(folder, catalogue.collect(raw))
+        made = catalogue.collect(raw)
+        # TFDS does not write empty tables.
+        first = list(itertools.islice(made, 1))
+        if first:
+            records.write_items(folder, itertools.chain(first, made))
         report.check(request["max_bad_share"])
-        if not catalogue.rows:
+        if not first:
             raise ValueError(f"source {source.name}: got no usable item; expected at least one")
         pq.write_table(catalogue.table(), folder / records.CATALOGUE)
         progress.add_task("interactions", total=None)

@@ -220,8 +220,15 @@ class Report:
             self._counts.items(), key=lambda kv: (not KINDS[kv[0]].bad, -kv[1].number)
         ):
             known = KINDS[kind]
+            # The first of every file, then the second ones.
+            among = Counter[str]()
+            order = []
+            for example in count.examples:
+                order.append((among[example.file], example))
+                among[example.file] += 1
+            order.sort(key=lambda entry: entry[0])
             places = "\n".join(
-                f"{e.file}, row {e.row}, {e.field} = {e.value}" for e in count.examples[:3]
+                f"{e.file}, row {e.row}, {e.field} = {e.value}" for _, e in order[:3]
             )
             problem = f"{kind}: {known.what}{'' if known.bad else ' (note)'}"
             table.add_row(problem, f"{count.number:,}", known.done, escape(places))

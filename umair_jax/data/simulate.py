@@ -238,7 +238,8 @@ def _impressions(
 
     seen = np.zeros((config.users, len(published)), bool)
     users, items, times = [], [], []
-    for who, when, count, (uniform, noise) in zip(person, start, size, randomness, strict=True):
+    plan = zip(person.tolist(), start.tolist(), size.tolist(), randomness, strict=True)
+    for who, when, count, (uniform, noise) in plan:
         age = when - published
         live = np.flatnonzero((age >= 0) & ~seen[who])
         decay = -np.log(2.0) * age[live] / half_life

@@ -66,7 +66,7 @@ def describe(data_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     path = Path(data_dir) / records.DESCRIPTION
     try:
         description = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); remove it and prepare again") from None

@@ -22,6 +22,7 @@ import pyarrow.csv
 
 BLOCK_BYTES = 16 * 2**20
 LARGEST_BLOCK_BYTES = 4 * BLOCK_BYTES
+_LONGEST_HEADER = 2**20
 _LINES_OF_A_RECORD = 1_000
 
 
@@ -31,7 +32,7 @@ def header(path: Path, file: BinaryIO) -> list[str]:
     Raises:
         ValueError: It is not UTF-8 but UTF-16 or something binary.
     """
-    line = file.readline(BLOCK_BYTES)
+    line = file.readline(_LONGEST_HEADER)
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
         raise ValueError(f"{path}: got no UTF-8 in the header; expected UTF-8; save it as that")
     text = line.decode("utf-8-sig", "replace")
@@ -85,11 +86,12 @@ def parse(block: bytes, width: int, oneline: list[int]) -> tuple[pa.Table, dict[
     unreadable: dict[int, bytes] = {}
 
     def skip(row: pa.csv.InvalidRow) -> str:
-        unreadable[row.number - 1] = row.text.encode("utf-8", "surrogateescape")
+        unreadable[row.number - 1] = row.text.encode("utf-8")
         return "skip"
 
     names = [str(k) for k in range(width)]
-    with contextlib.suppress(pa.ArrowInvalid, UnicodeError):
+    with contextlib.suppress(pa.ArrowInvalid, UnicodeDecodeError):
+        block.decode("utf-8")  # Arrow cannot hand over an unreadable row that is not UTF-8.
         table = pa.csv.read_csv(
             pa.BufferReader(block),
             pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
@@ -101,10 +103,10 @@ def parse(block: bytes, width: int, oneline: list[int]) -> tuple[pa.Table, dict[
             ),
         )
         # A quote that is opened and not closed swallows lines up to the next quote.
-        swallowed = any(b"\n" in text for text in unreadable.values())
+        many = any(b"\n" in text for text in unreadable.values())
         if b'"' in block:
-            swallowed |= any(_has_newline(table.column(k)) for k in oneline)
-        if not swallowed:
+            many |= any(_has_newline(column) for column in table.columns)
+        if not many:
             return table, unreadable
     return _parse_by_line(block, width, set(oneline))
 
@@ -123,22 +125,33 @@ def _parse_by_line(
     unreadable: dict[int, bytes] = {}
     k = number = 0
     while k < len(lines):
-        last = min(len(lines), k + _LINES_OF_A_RECORD)
-        reader = csv.reader(lines[i] for i in range(k, last))
-        try:
-            cells = next(reader) or [""] * width
-        except (csv.Error, StopIteration):
-            cells = []
-        broken = any("\n" in cell for i, cell in enumerate(cells) if i in oneline)
-        if len(cells) != width or broken:
+        cells, used = _record(lines, k, width, oneline)
+        if cells is None:
             unreadable[number] = lines[k].rstrip("\r\n").encode("latin-1")
-            k += 1
         else:
             records.append(cells)
-            k += max(1, reader.line_num)
+        k += used
         number += 1
     columns = [
         pa.array([cells[i].encode("latin-1") for cells in records], pa.binary())
         for i in range(width)
     ]
     return pa.table(columns, names=[str(i) for i in range(width)]), unreadable
+
+
+def _record(
+    lines: list[str], k: int, width: int, oneline: set[int]
+) -> tuple[list[str] | None, int]:
+    """The record that begins with line k, None if there is none, and how many lines it takes."""
+    with contextlib.suppress(csv.Error, StopIteration):
+        cells = next(csv.reader(lines[k : k + 1])) or [""] * width
+        # A cell with a line break in a record of one line was never closed.
+        if len(cells) == width and not any("\n" in cell for cell in cells):
+            return cells, 1
+    with contextlib.suppress(csv.Error, StopIteration):
+        rest = (lines[i] for i in range(k, min(len(lines), k + _LINES_OF_A_RECORD)))
+        reader = csv.reader(rest, strict=True)
+        cells = next(reader)
+        if len(cells) == width and not any("\n" in cells[i] for i in oneline):
+            return cells, reader.line_num
+    return None, 1

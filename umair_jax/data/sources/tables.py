@@ -99,7 +99,7 @@ def read(path: Path, wanted: Wanted, report: Report) -> Iterator[Piece]:
     readers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}
     try:
         yield from readers[path.suffix](path, wanted, report)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(
             f"{path}: cannot be read as {path.suffix[1:]} ({text}); expected an unbroken file; "
@@ -228,7 +228,9 @@ def _json_lines(path: Path, wanted: Wanted, report: Report) -> Iterator[Piece]:
                 rows, records = _json_records(path, part, report)
                 new = [key for record in records for key in record if key not in seen]
                 new = list(dict.fromkeys(new))
-                if records and not seen:
+                if not records:
+                    continue
+                if not seen:
                     _check_columns(path, new, wanted, report)
                 else:
                     _note_unknown(path, new, wanted, report, row=part[0][0])
