@@ -78,9 +78,7 @@ class Field:
     position: int = -1
 
     def __post_init__(self):
-        def refuse(got: str, expected: str) -> None:
-            raise ValueError(f"field {self.name!r}: got {got}; expected {expected}")
-
+        refuse = self._refuse
         if not self.name:
             refuse("an empty name", "a name")
         if self.kind is Kind.DENSE:
@@ -101,6 +99,9 @@ class Field:
         if not 1 <= self.size <= hashing.MAX_SIZE:
             refuse(f"size {self.size}", f"1 to {hashing.MAX_SIZE}")
         object.__setattr__(self, "table", self.table or self.name)
+
+    def _refuse(self, got: str, expected: str) -> None:
+        raise ValueError(f"field {self.name!r}: got {got}; expected {expected}")
 
     @property
     def static(self) -> bool:

@@ -223,8 +223,7 @@ def _item_rows(dataset: Dataset, schema: Schema) -> np.ndarray:
     static = [field.name for field in fields if field.column not in COUNTED]
     rows = np.zeros((2, len(dataset.items) + 1, len(fields)), np.int32)
     places = [k for k, field in enumerate(fields) if field.name in static]
-    if static:
-        rows[..., places] = schema.item_rows(dataset.items, static)
+    rows[..., places] = schema.item_rows(dataset.items, static)
     return np.concatenate(rows, axis=1)
 
 
@@ -233,8 +232,6 @@ def _state_rows(dataset: Dataset, schema: Schema, histories: Histories) -> np.nd
     fields = [f for f in schema.sparse(Side.USER) if f.column in (LONG_TAGS, SHORT_TAGS)]
     vocabulary = tag_vocabulary(dataset.items.tags)
     tags = interest_tags(histories, vocabulary.item_tags)
-    if not fields:
-        return np.zeros((len(tags), 0), np.int32)
     per_window = tags.shape[1] // 2
     places = [f.position + (per_window if f.column == SHORT_TAGS else 0) for f in fields]
     chosen = tags[:, places]

@@ -259,7 +259,7 @@ class Schema:
 
         Returns:
             Rows of the stacked embedding table and of the wide weights, [N+1, F] each; row 0
-            is all zeros.
+            is all zeros. F is 0 if there is no such field.
         """
         return self._table_rows(Side.ITEM, items, fields)
 
@@ -284,23 +284,25 @@ class Schema:
         """
         ours = [f.name for f in self.sparse(Side.USER) if f.column in (LONG_TAGS, SHORT_TAGS)]
         chosen = self._choose(ours, fields, "an interest-tag field")
-        return self._encoded((name, vocabulary) for name in chosen)
+        return self._encoded(((name, vocabulary) for name in chosen), len(vocabulary))
 
     def _table_rows(self, side: Side, table: Any, fields: Iterable[str] | None):
         static = [f.name for f in self.sparse(side) if f.static]
         chosen = self._choose(static, fields, f"a sparse {side.value} field with a column")
-        return self._encoded((name, self.values(name, table)) for name in chosen)
+        entries = len(table.illust_id if side is Side.ITEM else table.user_id)
+        return self._encoded(((name, self.values(name, table)) for name in chosen), entries)
 
-    def _encoded(self, columns: Iterable[tuple[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-        embedding, wide = [], []
+    def _encoded(
+        self, columns: Iterable[tuple[str, Any]], entries: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        none = np.zeros((entries, 0), np.int32)
+        embedding, wide = [none], [none]
         for name, values in columns:
             local = self.encode(name, values)
             local[:1] = -1  # the placeholder
-            embedding.append(self.embedding_rows(name, local))
-            wide.append(self.wide_rows(name, local))
-        if not embedding:
-            raise ValueError("got no field to encode; expected at least one; check `fields`")
-        return np.stack(embedding, axis=1), np.stack(wide, axis=1)
+            embedding.append(self.embedding_rows(name, local)[:, None])
+            wide.append(self.wide_rows(name, local)[:, None])
+        return np.concatenate(embedding, axis=1), np.concatenate(wide, axis=1)
 
     def values(self, name: str, table: Any) -> Sequence[Any] | np.ndarray:
         """The raw values of a static field in the data set's items or users."""
