@@ -38,8 +38,9 @@ def test_columns():
 
 def test_kinds():
     rows = [
-        f"| `{name}` | {kind.what} | {kind.done} | {'yes' if kind.bad else 'note'} | {kind.advice} |"
+        f"| `{name}` | {kind.what} | {kind.done} | {bad} | {kind.advice} |"
         for name, kind in KINDS.items()
+        for bad in ["yes" if kind.bad else "note"]
     ]
     assert re.findall(r"^\| `.*\|$", section("The report"), re.MULTILINE) == rows
 
@@ -49,9 +50,8 @@ def test_fields():
     for field in Schema.paper().fields:
         size = f"{field.size:,}" if field.size else f"{field.width:,} wide"
         table = f"`{field.table}`" if field.table else "none"
-        rows.append(
-            f"| `{field.name}` | {field.kind.value} | {table} | {size} | {field.side.value} |"
-        )
+        cells = (f"`{field.name}`", field.kind.value, table, size, field.side.value)
+        rows.append(f"| {' | '.join(cells)} |")
     text = section("Fields")
     assert re.findall(r"^\| `.*\|$", text, re.MULTILINE) == rows
     for field in Schema.paper().fields:
