@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,3 +11,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from jaxtyping import install_import_hook
 
 install_import_hook("umair_jax", "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Keeps compiled programs, for tests that compile the same few again and again.
+
+    Yields the environment with which other processes share them.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield {name.upper(): str(value) for name, value in options.items()}
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -12,6 +12,8 @@ from umair_jax.training.optimisers import OptimConfig, make_optimiser
 from umair_jax.training.sharding import MeshConfig, make_mesh, place_context
 from umair_jax.training.table_optimisers import TableOptimConfig
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def predictor(devices=8, model=1, task=None):
     mesh = make_mesh(MeshConfig(model=model), jax.devices()[:devices])

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 import toy_task
-from jax.experimental.compilation_cache import compilation_cache
 
 from umair_jax.data.batches import BatchSource
 from umair_jax.training import checkpoints as ckpt
@@ -21,6 +20,8 @@ from umair_jax.training.sharding import MeshConfig, make_mesh
 from umair_jax.training.step import TrainStep
 
 TOY = Path(toy_task.__file__)
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 def run(workdir, task=None, **options):
@@ -78,26 +79,8 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
     monkeypatch.setattr(TrainStep, "__call__", patched)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """All runs here compile the same few programs: keep them, for other processes too."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield {name.upper(): str(value) for name, value in options.items()}
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(tmp_path_factory, compiled_once):
     workdir = tmp_path_factory.mktemp("unbroken")
     return workdir, run(workdir)
 

@@ -11,6 +11,8 @@ from umair_jax.training.optimisers import OptimConfig, make_optimiser
 from umair_jax.training.sharding import MeshConfig, make_mesh
 from umair_jax.training.table_optimisers import TableOptimConfig
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def initialiser(seed=0, task=None):
     optimiser = make_optimiser(OptimConfig(), 10)
