@@ -204,7 +204,7 @@ def test_rows_and_counts_equal_the_obvious_way(kind):
         for name, fields, pointer in (
             ("user_rows", own, "user"),
             ("state_rows", tags, "state"),
-            ("item_rows", [f for f in items], "item"),
+            ("item_rows", items, "item"),
         ):
             found = context[name][columns[pointer][k]].reshape(2, len(fields))
             for j, field in enumerate(fields):
@@ -380,9 +380,10 @@ def test_wrong_requests():
         RankingConfig(vector_dtype="int8")
     with pytest.raises(ValueError, match="got the split 'random'"):
         build(split="random")
+    data = small_world.dataset()
+    single = with_log(data, data.interactions.take(np.arange(1)))
     with pytest.raises(ValueError, match="leaves valid and test empty"):
-        data = small_world.dataset()
-        build(with_log(data, data.interactions.take(np.arange(1))), split="cold_user")
+        build(single, split="cold_user")
     with pytest.raises(ValueError, match="interest_vectors: got 'image'"):
         SchemaConfig(interest_vectors=("image",)).schema()
     with pytest.raises(ValueError, match="did you mean 'illust_id'"):
