@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile
 
-.PHONY: train test check bench-input bench-ranker ablate clean
+.PHONY: train test check bench-input bench-ranker bench-quality clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -24,6 +24,9 @@ check: $(VENV)/.installed-dev
 bench-input: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.input $(ARGS)
 
+bench-quality: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.quality $(ARGS)
+
 bench-ranker: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.ranker $(ARGS)
 
@@ -32,10 +35,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing umair_jax into $(VENV): a minute or two, once."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing umair_jax and its development tools into $(VENV): a few minutes, once."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@ $(VENV)/.installed
 
