@@ -147,6 +147,13 @@ def test_columns_missing_and_unknown(tmp_path, suffix):
     assert report.examples["unknown_column"][0].value == "titel (known: title)"
 
 
+def test_other_separators_are_named(tmp_path):
+    for mark in ";\t|":
+        path = folder_of(tmp_path, items_csv=mark.join(["illust_id", "title"]) + "\n")
+        with pytest.raises(ValueError, match="separated by commas"):
+            items_of(path)
+
+
 def test_a_column_twice(tmp_path):
     with pytest.raises(ValueError, match="expected 'title' once"):
         items_of(folder_of(tmp_path, items_csv="illust_id,title,title\n1,a,b\n"))

@@ -12,6 +12,7 @@ from folders import START, picture, png_header, small, write
 from rich.console import Console
 
 from umair_jax.data import records, store
+from umair_jax.data.report import KINDS, Report
 from umair_jax.data.simulate import SimulationConfig
 from umair_jax.data.sources import open_source
 from umair_jax.data.sources.openclipart import OpenClipart
@@ -224,10 +225,45 @@ def test_bad_rows_are_counted_and_too_many_stop_the_run(tmp_path, mine):
     assert len(store.load(tmp_path / "data").interactions) == 60
 
 
+def test_every_kind_of_problem_can_happen(tmp_path):
+    rows = [
+        b"illust_id,title,tags,width,height,published,image,colour",
+        b"1,a,x,5,5,2024-01-01,1.png,red", b"1,again,x,,,,,", b",no id,x,,,,,",
+        b"2,caf\xe9,,,,,broken.png,", b"3,b,x,,,,big.png,", b"4,b,x,,,,absent.png,",
+        b"5,b,x,,,,../mine/items.csv,", b"6,b,x,,,,,", b"7,b,x,,,,,",
+        b"8,b,x,many,-3,never,,", b"\xff,b,x,,,,,", b"9,too,few",
+    ]  # fmt: skip
+    log = [
+        "user_id,illust_id,timestamp,label",
+        *(f"u,{k},{START + k},1" for k in range(1, 9)),
+        f"v,1,{START},1", f"v,1,{START},0", f"v,1,{START},1", f"v,lost,{START},1",
+        "v,1,yesterday,1", f"v,1,{START},2",
+    ]  # fmt: skip
+    mine = write(
+        tmp_path / "mine",
+        {
+            "items.csv": b"\n".join(rows), "interactions.csv": "\n".join(log),
+            "images/1.png": picture(), "images/broken.png": b"x", "images/6.png": picture(),
+            "images/big.png": png_header(9_000, 9_000), "images/6.jpg": picture(),
+        },
+    )  # fmt: skip
+    report = run(mine, tmp_path / "data", max_bad_share=1.0, negatives="uniform")
+    assert set(report.counts) == set(KINDS)
+    assert Report.from_dict(store.describe(tmp_path / "data")["report"]).counts == report.counts
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path, mine):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    for seed in (0, 1):
+        run(mine, tmp_path / "data", seed=seed)
+    assert (tmp_path / "data").is_symlink()
+    assert len(store.load(tmp_path / "disk").items) == 12
+
+
 def test_a_log_in_milliseconds_says_so(tmp_path, mine):
-    lines = (mine / "interactions.csv").read_text().replace(",17000", ",1700000").splitlines()
-    lines = [lines[0], *(line.replace(",1700000", ",1700000000") for line in lines[1:])]
-    write(mine, {"interactions.csv": "\n".join(lines)})
+    rows = "".join(f"u,{k},{START + k}000,1\n" for k in range(1, 13))
+    write(mine, {"interactions.csv": "user_id,illust_id,timestamp,label\n" + rows})
     with pytest.raises(ValueError, match="not milliseconds"):
         run(mine, tmp_path / "data")
 

@@ -78,7 +78,7 @@ def prepare(
     if negatives_per_positive < 1:
         raise ValueError(f"got {negatives_per_positive} negatives per positive; expected 1 or more")
     console = console or Console(stderr=True)
-    folder = Path(os.path.abspath(data_dir))
+    folder = Path(os.path.realpath(data_dir))
     request = {
         "source": source.request(),
         "pixel_limit": pixel_limit,
@@ -96,12 +96,12 @@ def prepare(
         changed = [key for key in request if there["request"].get(key) != request[key]]
         _say(console, f"{folder}: made from another {' and '.join(changed)}; making it anew.")
         _refuse_others(folder, _OURS)
+    partial = _partial(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(parents=True)
     except OSError as error:
         text = f"{folder}: cannot be made ({error}); choose another --data_dir"
         raise ValueError(text) from error
-    partial = _partial(folder)
     try:
         report, description = _write(source, partial, request, console)
         _write_json(partial / records.DESCRIPTION, description)
@@ -119,7 +119,6 @@ def _write(
     began = time.monotonic()
     report = Report()
     catalogue = assemble.Catalogue(report, request["pixel_limit"])
-    folder.mkdir()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         items_bar = progress.add_task("items", total=None)
         raw = progress.track(source.items(report), task_id=items_bar)

@@ -3,7 +3,7 @@
 | name | what | interactions |
 |---|---|---|
 | openclipart | 2,743 drawings that come with the package | simulated |
-| folder | your own: items.(parquet, csv, jsonl), images/, interactions.(parquet, csv) | real |
+| folder | your own: items and interactions (parquet, csv or jsonl), images/ | real |
 """
 
 from __future__ import annotations

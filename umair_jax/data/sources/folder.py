@@ -197,7 +197,10 @@ def _count(
 
 def _digest(path: Path) -> str:
     digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()

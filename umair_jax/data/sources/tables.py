@@ -189,6 +189,11 @@ def _is_text(kind: pa.DataType) -> bool:
 def _csv(path: Path, wanted: Wanted, report: Report) -> Iterator[Piece]:
     with open(path, "rb") as file:
         there = header(path, file)
+        if len(there) == 1 and any(mark in there[0] for mark in ";\t|"):
+            raise ValueError(
+                f"{path}: got the header {there[0][:200]!r}; expected columns separated by commas; "
+                "write it again with commas"
+            )
         _check_columns(path, there, wanted, report)
         positions = {name: there.index(name) for name in wanted.names if name in there}
         oneline = [k for name, k in positions.items() if name not in wanted.multiline]
