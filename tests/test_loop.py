@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_task
@@ -458,6 +459,24 @@ def short_config():
         TrainConfig(batch_size=16, steps=2),
         log=logs.LogConfig(progress=False, tensorboard=False, sharding_table=False),
     )
+
+
+def test_a_table_that_does_not_fit_leaves_the_directory_as_it_was(tmp_path):
+    """What the user changes then is no other configuration of a run that never began."""
+
+    class Odd(toy_task.ToyTask):
+        def init(self, key):
+            made = super().init(key)
+            made["params"]["tables"]["embedding"] = jnp.zeros((63, toy_task.WIDTH))
+            return made
+
+    with pytest.raises(ValueError, match="pad 63 to a multiple"):
+        run(tmp_path, Odd())
+    assert list(tmp_path.iterdir()) == []
+    run(tmp_path, train__steps=1)
+    with pytest.raises(ValueError, match="pad 63 to a multiple"):
+        run(tmp_path, Odd(), restart=True)
+    assert checkpoints(tmp_path) == [1]
 
 
 def test_a_metric_that_is_not_evaluated_is_named(tmp_path):

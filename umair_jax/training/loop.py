@@ -136,48 +136,41 @@ def fit(
             f"{train.batch_size}; make them equal"
         )
     mesh = mesh or make_mesh(config.mesh)
-    place = BatchPlacer(mesh, train.batch_size)
     _check_evaluators(evaluators, mesh, config.checkpoint.best_metric)
     total = train.total_steps(len(source))
     main = jax.process_index() == 0
-    record = dataclasses.asdict(config) if record is None else record
-    if restart:
-        if main:
-            ckpt.clear(workdir)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("restart")
-    check_config(workdir, record)
-    if main:
-        write_config(workdir, record)
 
-    # Shapes, then places, then arrays: from the newest checkpoint, or new.
+    # Shapes, then places; nothing is touched before both are known to fit.
     optimiser = make_optimiser(config.optim, total)
     init = states.initialiser(task, optimiser, config.tables, train.seed)
     abstract = states.abstract_state(init, mesh, config.mesh.rules)
+    place = BatchPlacer(mesh, train.batch_size)
+    record = dataclasses.asdict(config) if record is None else record
+    _open_workdir(workdir, record, restart)
     if config.log.sharding_table and main:
         print(states.describe(abstract), flush=True)
-    saved = Checkpoints(workdir, config.checkpoint, say=print)
-    found = saved.restore_newest(abstract)
-    start, state, ledger = found or (0, states.create(init, abstract), Ledger())
-    context = place_context(task.context(), mesh, config.mesh.context_rules)
-    step_fn = TrainStep(task, optimiser, config.tables, mesh, train.seed, abstract)
-    predictor = Predictor(task, mesh)
-    evaluated = ledger.evaluated_step == start
-    writer = MetricsWriter(workdir, start, config.log.tensorboard, main, evaluated)
-    progress = Progress(
-        start, total, train.batch_size, config.log.progress and main, spent=ledger.spent
-    )
-    if found:
-        progress.say(f"{workdir}: going on from checkpoint {start} of {total}")
-
-    step, pending, interrupted = start, None, False
-    batches = source.iterate(start, max(start, total), place.rows, train.read_threads)
-    profile = _Profile(workdir, config.log)
 
     with Interrupts() as interrupts, contextlib.ExitStack() as closing:
+        # Then arrays: from the newest checkpoint, or new.
+        saved = Checkpoints(workdir, config.checkpoint, say=print)
         closing.callback(saved.close)
+        found = saved.restore_newest(abstract)
+        step, state, ledger = found or (0, states.create(init, abstract), Ledger())
+        context = place_context(task.context(), mesh, config.mesh.context_rules)
+        step_fn = TrainStep(task, optimiser, config.tables, mesh, train.seed, abstract)
+        predictor = Predictor(task, mesh)
+        evaluated = ledger.evaluated_step == step
+        writer = MetricsWriter(workdir, step, config.log.tensorboard, main, evaluated)
         closing.callback(writer.close)
+        profile = _Profile(workdir, config.log)
         closing.callback(profile.stop)
+        progress = Progress(
+            step, total, train.batch_size, config.log.progress and main, spent=ledger.spent
+        )
+        if found:
+            progress.say(f"{workdir}: going on from checkpoint {step} of {total}")
+        batches = source.iterate(step, max(step, total), place.rows, train.read_threads)
+        pending: tuple[int, jax.Array] | None = None
 
         def stop_asked() -> bool:
             return interrupts.requested and jax.process_count() == 1
@@ -185,54 +178,54 @@ def fit(
         def collect() -> None:
             """Takes in the metrics of the last update, waiting for it."""
             nonlocal pending
-            if pending is not None:
-                number, packed = pending
-                pending = None
-                ledger.add(number, step_fn.unpack(packed))
-                if number % train.log_every_steps == 0 or number == total:
-                    means = ledger.close_window()
-                    progress.report(means)
-                    rate = float(optimiser.rate(number - 1))
-                    writer.write(number, TRAIN, means | {"learning_rate": rate})
+            if pending is None:
+                return
+            (number, packed), pending = pending, None
+            ledger.add(number, step_fn.unpack(packed))
+            if number % train.log_every_steps == 0 or number == total:
+                means = ledger.close_window()
+                progress.report(means)
+                rate = float(optimiser.rate(number - 1))
+                writer.write(number, TRAIN, means | {"learning_rate": rate})
 
-        def evaluate(only: Callable[[Evaluator], bool], step: int) -> dict[str, dict] | None:
+        def evaluate(of: int, final: bool) -> dict[str, dict] | None:
+            """Metrics of ``state``, the one of step ``of``; None if a signal cut them off."""
             results = {}
             for name, evaluator in evaluators.items():
-                if only(evaluator):
+                if final or not evaluator.final_only:
                     arrays = predictor(state, context, evaluator.source, stop_asked)
                     if arrays is None:
                         return None
                     results[name] = evaluator.metrics(arrays)
+            for name, values in results.items():
+                writer.write(of, (FINAL if final else "") + name, values)
+                label = f"final (step {of:,})" if final else f"step {of:,}"
+                progress.say(f"{label}  {name}: {_short(values)}")
             return results
 
         while True:
-            best = just_evaluated = False
+            best, results = False, None
             if _due(step, train.eval_every_steps, total) and ledger.evaluated_step != step:
                 progress.pause()
                 collect()
-                results = evaluate(lambda evaluator: not evaluator.final_only, step)
-                just_evaluated = results is not None
+                results = evaluate(step, final=False)
                 if results is not None:
                     metric, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
                     best = ledger.evaluated(step, results, metric, mode)
-                    for name, values in results.items():
-                        writer.write(step, name, values)
-                        progress.say(f"step {step:,}  {name}: {_short(values)}")
                     patience = train.early_stop_evals
                     ledger.stopped_early = 0 < patience <= ledger.evals_since_best
                 progress.go_on()
 
             interrupted = stop_asked() or saved.reached_preemption(step)
             finished = step >= total or ledger.stopped_early
-            if step > 0 and (
-                finished or interrupted or best or _due(step, train.checkpoint_every_steps, total)
-            ):
+            due = _due(step, train.checkpoint_every_steps, total)
+            if step > 0 and (finished or interrupted or best or due):
                 progress.pause()
                 collect()
                 ledger.spent = progress.spent
                 writer.flush()
                 # One that a signal saved before its evaluation does not know yet that it is best.
-                saved.save(step, state, ledger, replace=finished and just_evaluated)
+                saved.save(step, state, ledger, replace=finished and results is not None)
                 progress.go_on()
             if finished or interrupted:
                 break
@@ -249,21 +242,17 @@ def fit(
             progress.stepped(step)
 
         progress.pause()
-        collect()
         saved.wait()
         state_step, evals = step, dict(ledger.evals)
-        if interrupted and not finished:
-            progress.say(f"interrupted at step {step}; run the same command to go on")
-        else:
+        if finished:
+            interrupted = False
             if config.checkpoint.restore_best and 0 <= ledger.best_step != step:
                 state_step = ledger.best_step
                 state, _ = saved.restore(state_step, abstract)
-            results = evaluate(lambda evaluator: True, state_step)
-            interrupted = results is None
-            evals = results or evals
-            for name, values in (results or {}).items():
-                writer.write(state_step, FINAL + name, values)
-                progress.say(f"final (step {state_step:,})  {name}: {_short(values)}")
+            results = evaluate(state_step, final=True)
+            interrupted, evals = results is None, results or evals
+        else:
+            progress.say(f"interrupted at step {step}; run the same command to go on")
 
     def predict(source: BatchSource) -> Arrays:
         arrays = predictor(state, context, source)
@@ -284,6 +273,19 @@ def fit(
         interrupted=interrupted,
         predict=predict,
     )
+
+
+def _open_workdir(workdir: Path, record: Mapping[str, Any], restart: bool) -> None:
+    """Clears the directory if asked, compares its configuration, and writes this one."""
+    main = jax.process_index() == 0
+    if restart:
+        if main:
+            ckpt.clear(workdir)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("restart")
+    check_config(workdir, record)
+    if main:
+        write_config(workdir, record)
 
 
 def _check_evaluators(evaluators: Mapping[str, Evaluator], mesh: Mesh, metric: str) -> None:
