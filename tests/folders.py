@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from umair_jax.data.report import Report
+from umair_jax.data.sources.folder import Folder
+
 START = 1_700_000_000
 
 
@@ -49,3 +52,38 @@ def small(folder: Path, items=12, users=5, rows=60, labels=True, seed=0, images=
     if images:
         files |= {f"images/{k}.png": picture(k) for k in range(1, items + 1)}
     return write(folder, files)
+
+
+LOG = "user_id,illust_id,timestamp\nu,1,1700000000\n"
+
+
+def folder_of(tmp_path, **files):
+    """A folder with these tables, keys like items_csv; a plain log where none is given."""
+    content = {name.replace("_", "."): text for name, text in files.items()}
+    if not any(name.startswith("interactions") for name in content):
+        content["interactions.csv"] = LOG
+    return write(tmp_path, content)
+
+
+def items_of(path):
+    """All items, and the report."""
+    report = Report()
+    return list(Folder(path).items(report)), report
+
+
+def log_of(path):
+    """All readable rows of a log, the report, and the names of the users."""
+    report = Report()
+    columns = {name: [] for name in ("row", "user_id", "illust_id", "timestamp", "label")}
+    names = []
+    for piece in Folder(path).interactions(report):
+        for name, column in columns.items():
+            column.extend(getattr(piece, name).tolist())
+        if piece.username is not None:
+            names.extend(piece.username.to_pylist())
+    return columns, report, names
+
+
+def where(report, kind):
+    """Files and rows of the examples of a kind."""
+    return [(e.file, e.row) for e in report.examples.get(kind, [])]
