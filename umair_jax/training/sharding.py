@@ -200,12 +200,14 @@ class BatchPlacer:
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Global arrays [B, ...] from this host's rows of them."""
-        return {
-            name: jax.make_array_from_process_local_data(
-                self._sharding, array, (self._batch_size, *array.shape[1:])
-            )
-            for name, array in batch.items()
-        }
+        # With several hosts JAX takes this for a transfer in passing, which the loop forbids.
+        with jax.transfer_guard_host_to_device("allow"):
+            return {
+                name: jax.make_array_from_process_local_data(
+                    self._sharding, array, (self._batch_size, *array.shape[1:])
+                )
+                for name, array in batch.items()
+            }
 
 
 def table(tree: Tree, placed: Tree) -> list[tuple[str, tuple[int, ...], str, str, int]]:
