@@ -38,6 +38,13 @@ def test_handlers_come_back_after_an_error():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_signals_can_be_left_alone():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with Interrupts(catch=False) as interrupts:
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert not interrupts.requested
+
+
 def test_outside_of_the_main_thread_nothing_is_caught():
     before = signal.getsignal(signal.SIGTERM)
     found = []

@@ -14,17 +14,23 @@ class Interrupts:
     A second Ctrl-C interrupts at once. Outside of the main thread, where Python cannot set signal
     handlers, nothing is caught.
 
+    With several hosts nothing must be caught here: all of them have to stop at the same step, and
+    JAX's preemption service, which sees to that, listens for SIGTERM itself
+    (``Checkpoints.reached_preemption``).
+
     Attributes:
         requested: whether a signal came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, catch: bool = True) -> None:
+        """``catch`` False leaves the signals alone."""
         self.requested = False
+        self._catch = catch
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         """Installs the handlers."""
-        if threading.current_thread() is threading.main_thread():
+        if self._catch and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._caught)
         return self

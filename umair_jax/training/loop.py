@@ -150,7 +150,8 @@ def fit(
     if config.log.sharding_table and main:
         print(states.describe(abstract), flush=True)
 
-    with Interrupts() as interrupts, contextlib.ExitStack() as closing:
+    alone = jax.process_count() == 1
+    with Interrupts(catch=alone) as interrupts, contextlib.ExitStack() as closing:
         # Then arrays: from the newest checkpoint, or new.
         saved = Checkpoints(workdir, config.checkpoint, say=print)
         closing.callback(saved.close)
@@ -172,9 +173,6 @@ def fit(
         batches = source.iterate(step, max(step, total), place.rows, train.read_threads)
         pending: tuple[int, jax.Array] | None = None
 
-        def stop_asked() -> bool:
-            return interrupts.requested and jax.process_count() == 1
-
         def collect() -> None:
             """Takes in the metrics of the last update, waiting for it."""
             nonlocal pending
@@ -193,7 +191,9 @@ def fit(
             results = {}
             for name, evaluator in evaluators.items():
                 if final or not evaluator.final_only:
-                    arrays = predictor(state, context, evaluator.source, stop_asked)
+                    arrays = predictor(
+                        state, context, evaluator.source, lambda: interrupts.requested
+                    )
                     if arrays is None:
                         return None
                     results[name] = evaluator.metrics(arrays)
@@ -216,7 +216,7 @@ def fit(
                     ledger.stopped_early = 0 < patience <= ledger.evals_since_best
                 progress.go_on()
 
-            interrupted = stop_asked() or saved.reached_preemption(step)
+            interrupted = interrupts.requested or saved.reached_preemption(step)
             finished = step >= total or ledger.stopped_early
             due = _due(step, train.checkpoint_every_steps, total)
             if step > 0 and (finished or interrupted or best or due):
