@@ -1,11 +1,14 @@
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +81,15 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
         return call(self, *arguments)
 
     monkeypatch.setattr(TrainStep, "__call__", patched)
+
+
+@pytest.fixture(autouse=True)
+def no_program_is_left():
+    yield
+    for program in Program.started:
+        if program.process.poll() is None:
+            program.kill()
+    Program.started.clear()
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +259,12 @@ def assert_close_run(workdir, result, expected_dir, expected):
 
 
 class Program:
-    """toy_task.py in a process of its own, on as many devices as this one has."""
+    """toy_task.py in a process of its own; all hosts together have the devices of this one."""
+
+    started: ClassVar[list] = []
 
     def __init__(self, workdir, environment, **options):
+        self.started.append(self)
         self.workdir = workdir
         given = {
             "train__steps": 24,
@@ -257,7 +272,7 @@ class Program:
             "train__read_threads": 0,
             "pause": 0.05,
         } | options
-        devices = {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+        devices = {"JAX_NUM_CPU_DEVICES": str(jax.device_count() // options.get("hosts", 1))}
         self.process = subprocess.Popen(
             [sys.executable, str(TOY), str(workdir), *(f"{k}={v}" for k, v in given.items())],
             env=os.environ | devices | environment,
@@ -325,6 +340,40 @@ def test_a_killed_process_goes_on_bit_for_bit(unbroken, tmp_path, compiled_once)
     assert "steps=24 interrupted=False" in output
     assert not program.writing()
     assert_same_run(tmp_path, run(tmp_path), unbroken)
+
+
+def hosts(workdir, environment, **options):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        options |= {"hosts": 2, "address": f"localhost:{free.getsockname()[1]}"}
+    return [Program(workdir, environment, host=host, **options) for host in (0, 1)]
+
+
+def finish(programs):
+    outputs = [program.process.communicate(timeout=120)[0] for program in programs]
+    for program, output in zip(programs, outputs, strict=True):
+        assert program.process.returncode == 0, output
+    return outputs
+
+
+@pytest.mark.slow
+def test_two_hosts_stop_together_and_another_number_goes_on(unbroken, tmp_path, compiled_once):
+    """A signal to one host stops both at one step; the same, and then one host, go on."""
+    programs = hosts(tmp_path, compiled_once, pause=0.1, train__steps=24)
+    programs[1].wait_for(lambda: programs[1].lines() >= 1)
+    programs[1].process.send_signal(signal.SIGTERM)
+    outputs = finish(programs)
+    assert all("interrupted=True" in output for output in outputs), outputs
+    stopped = checkpoints(tmp_path)[-1]
+    assert 5 <= stopped < 24
+    assert all(f"steps={stopped} " in output for output in outputs)
+
+    workdir, expected = unbroken
+    shutil.copytree(tmp_path, tmp_path / "one")
+    assert_close_run(tmp_path / "one", run(tmp_path / "one"), workdir, expected)
+    outputs = finish(hosts(tmp_path, compiled_once, pause=0))
+    assert all("steps=24 interrupted=False" in output for output in outputs)
+    assert_close_run(tmp_path, run(tmp_path), workdir, expected)
 
 
 def test_nan_stops_the_run_and_leaves_the_last_checkpoint(tmp_path):

@@ -145,5 +145,7 @@ def leaves(state):
 if __name__ == "__main__":
     given = dict(argument.split("=") for argument in sys.argv[2:])
     options = {name: int(value) for name, value in given.items() if "__" in name}
+    if "hosts" in given:
+        jax.distributed.initialize(given["address"], int(given["hosts"]), int(given["host"]))
     result = run(sys.argv[1], pause=float(given.get("pause", 0)), **options)
     print(f"steps={result.steps} interrupted={result.interrupted}", flush=True)
