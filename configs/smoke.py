@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.extract.image.update({"base_width": 4, "blocks": (1, 1, 1, 1), "image_size": 64})
         config.extract.text.update({"layers": 1, "width": 32, "heads": 2, "ffn": 32, "output": 64})
         config.extract.calibration_images = 64
-        config.train.epochs = None
+        config.train.epochs = 0.0  # steps instead
         config.train.steps = 60
         config.train.batch_size = 256
         config.train.log_every_steps = 20

@@ -132,7 +132,9 @@ def test_as_json_knows_only_what_json_knows():
     [
         ({"steps": None}, "got None and None"),
         ({"epochs": 1.0}, "got 3 and 1.0"),
-        ({"steps": 0}, "nothing to train"),
+        ({"steps": 0}, "got 0 and None; set the other one to 0"),
+        ({"steps": -3}, "nothing to train"),
+        ({"steps": None, "epochs": -0.5}, "nothing to train"),
         ({"batch_size": 0}, "train.batch_size must be 1 or more, got 0"),
         ({"log_every_steps": 0}, "train.log_every_steps"),
         ({"eval_every_steps": -1}, "train.eval_every_steps must be 0 or more, got -1"),
@@ -149,6 +151,8 @@ def test_length_of_a_run():
     assert TrainConfig(steps=7).total_steps(examples=10) == 7
     assert TrainConfig(batch_size=4, epochs=1.0).total_steps(10) == 3
     assert TrainConfig(batch_size=4, epochs=0.5).total_steps(16) == 2
+    assert TrainConfig(batch_size=4, epochs=0.5, steps=0).total_steps(16) == 2
+    assert TrainConfig(epochs=0.0, steps=7).total_steps(16) == 7
     with pytest.raises(ValueError, match="early_stop_evals needs"):
         FitConfig(TrainConfig(steps=1, early_stop_evals=2))
 

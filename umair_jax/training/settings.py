@@ -19,8 +19,9 @@ class TrainConfig:
 
     Attributes:
         batch_size: examples an update, over all devices.
-        steps: updates; None takes ``epochs``.
-        epochs: passes over the training examples, rounded up to whole updates.
+        steps: updates; None or 0 takes ``epochs``.
+        epochs: passes over the training examples, rounded up to whole updates; None or 0 takes
+            ``steps``.
         seed: of initialisation and dropout.
         log_every_steps: updates between two reports.
         eval_every_steps: updates between two evaluations; 0 evaluates at the end only.
@@ -43,13 +44,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        if (self.steps is None) == (self.epochs is None):
+        if bool(self.steps) == bool(self.epochs):
             raise ValueError(
-                f"give either train.steps or train.epochs, got {self.steps} and {self.epochs}"
+                f"give either train.steps or train.epochs, got {self.steps} and {self.epochs}; "
+                "set the other one to 0"
             )
-        if (self.steps is not None and self.steps < 1) or (
-            self.epochs is not None and self.epochs <= 0
-        ):
+        if (self.steps or 0) < 0 or (self.epochs or 0) < 0:
             raise ValueError(f"nothing to train: steps={self.steps}, epochs={self.epochs}")
         for field in ("batch_size", "log_every_steps"):
             if getattr(self, field) < 1:
@@ -66,7 +66,7 @@ class TrainConfig:
 
     def total_steps(self, examples: int) -> int:
         """Updates of the whole run."""
-        if self.steps is not None:
+        if self.steps:
             return self.steps
         return math.ceil((self.epochs or 0) * examples / self.batch_size)
 
