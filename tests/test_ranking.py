@@ -379,7 +379,9 @@ def test_wrong_requests():
     with pytest.raises(ValueError, match="vector_dtype: got 'int8', expected one of float32"):
         RankingConfig(vector_dtype="int8")
     with pytest.raises(ValueError, match="got the split 'random'"):
-        build(split="random")
+        RankingConfig(split="random")
+    with pytest.raises(ValueError, match="three positive shares with the sum 1"):
+        RankingConfig(fractions=(0.8, 0.1, 0.2))
     data = small_world.dataset()
     single = with_log(data, data.interactions.take(np.arange(1)))
     with pytest.raises(ValueError, match="leaves valid and test empty"):

@@ -39,7 +39,7 @@ from umair_jax.training.logs import LogConfig
 from umair_jax.training.loop import FitResult, fit
 from umair_jax.training.optimisers import OptimConfig
 from umair_jax.training.settings import FitConfig, TrainConfig
-from umair_jax.training.sharding import MeshConfig
+from umair_jax.training.sharding import BatchPlacer, MeshConfig, make_mesh
 from umair_jax.training.table_optimisers import TableOptimConfig
 
 
@@ -68,6 +68,10 @@ class DataConfig:
     max_bad_share: float = 0.05
     negatives: str = "auto"
     negatives_per_positive: int = 4
+
+    def __post_init__(self):
+        if self.limit < 0:
+            raise ValueError(f"limit: got {self.limit}; expected 1 or more drawings, or 0 for all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +152,14 @@ def assemble(config: ConfigDict, console: Console) -> Job:
     seed = sections.get("seed", 0)
     train = settings.build(TrainConfig, {**sections["train"], "seed": seed}, "config.train")
     schema = made["schema"].schema()
+    # Mistakes come to light before the data are prepared and encoded.
+    settings.build(RankerConfig, sections.get("model", {}), "config.model")
+    mesh = make_mesh(made["mesh"])
+    for name, batch_size in (("train", train.batch_size), ("eval", made["eval"].batch_size)):
+        try:
+            BatchPlacer(mesh, batch_size)
+        except ValueError as error:
+            raise ValueError(f"config.{name}: {error}") from error
     where: DataConfig = made["data"]
     root = Path(where.root)
     parts = [where.source, Path(where.path).name, where.limit and f"first{where.limit}"]

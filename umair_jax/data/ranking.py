@@ -68,6 +68,7 @@ class RankingConfig:
     vector_dtype: str = "float32"
 
     def __post_init__(self):
+        splits.check(self.split, self.fractions)
         for name in self.zero:
             if name not in VECTORS:
                 raise ValueError(f"zero: got {name!r}, expected some of {', '.join(VECTORS)}")

@@ -42,12 +42,7 @@ def split(
         ValueError: An unknown kind, wrong fractions, or a split that would be empty.
     """
     interactions = dataset.interactions
-    if kind not in KINDS:
-        raise ValueError(f"got the split {kind!r}; expected one of {', '.join(KINDS)}")
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"got the fractions {fractions}; expected three positive shares with the sum 1"
-        )
+    check(kind, fractions)
     if kind == "temporal":
         result = _temporal(interactions.timestamp, fractions)
     elif kind == "leave_last_out":
@@ -62,6 +57,16 @@ def split(
             "empty; expected some in each; use more data, other fractions or another kind"
         )
     return result
+
+
+def check(kind: str, fractions: tuple[float, float, float]) -> None:
+    """Refuses an unknown kind and wrong fractions with a ValueError."""
+    if kind not in KINDS:
+        raise ValueError(f"got the split {kind!r}; expected one of {', '.join(KINDS)}")
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"got the fractions {fractions}; expected three positive shares with the sum 1"
+        )
 
 
 def counts(assignment: Int8[np.ndarray, " I"]) -> dict[str, int]:
