@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from absl import app, logging
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 T = TypeVar("T")
@@ -140,8 +140,14 @@ def run_front_door(main: Callable[[list[str]], None]) -> None:
             logging.set_verbosity(logging.ERROR)
         main(argv)
 
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            raise ValueError(" ".join(str(error).split())) from error
+
     try:
-        app.run(quietly)
+        app.run(quietly, flags_parser=parse)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
