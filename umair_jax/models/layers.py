@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
@@ -55,25 +59,40 @@ def dropout(
     return jnp.where(keep, x * (1.0 / (1.0 - rate)), 0.0).astype(x.dtype)
 
 
+def _blocks(parts: Sequence[jax.Array], kernel: jax.Array) -> list[jax.Array]:
+    """The rows of the kernel that belong to each part."""
+    edges = np.cumsum([0] + [x.shape[-1] for x in parts])
+    return [kernel[start:stop] for start, stop in itertools.pairwise(edges)]
+
+
 @jax.custom_vjp
-def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return x @ kernel
+def _matmul(parts: tuple[jax.Array, ...], kernel: jax.Array) -> jax.Array:
+    pairs = zip(parts, _blocks(parts, kernel), strict=True)
+    return functools.reduce(operator.add, [(x @ block).astype(jnp.float32) for x, block in pairs])
 
 
-def _matmul_forward(x: jax.Array, kernel: jax.Array):
-    return x @ kernel, (x, kernel)
+def _matmul_forward(parts: tuple[jax.Array, ...], kernel: jax.Array):
+    return _matmul(parts, kernel), (parts, kernel)
 
 
-def _matmul_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array):
-    x, kernel = saved
-    dkernel = jax.lax.platform_dependent(x, dy, cpu=_dkernel_on_cpu, default=lambda x, dy: x.T @ dy)
-    return dy @ kernel.T, dkernel
+def _matmul_backward(saved: tuple[tuple[jax.Array, ...], jax.Array], dy: jax.Array):
+    parts, kernel = saved
+    dy = dy.astype(kernel.dtype)
+    dkernel = jax.lax.platform_dependent(dy, *parts, cpu=_dkernel_on_cpu, default=_dkernel)
+    return tuple(dy @ block.T for block in _blocks(parts, kernel)), dkernel
 
 
-def _dkernel_on_cpu(x: jax.Array, dy: jax.Array) -> jax.Array:
+def _dkernel(dy: jax.Array, *parts: jax.Array) -> jax.Array:
+    return jnp.concatenate([x.T @ dy for x in parts])
+
+
+def _dkernel_on_cpu(dy: jax.Array, *parts: jax.Array) -> jax.Array:
     # XLA's CPU product is two to three times slower when it has to walk the wide x by columns.
-    # Transposing the narrow dy first avoids that; the barriers keep XLA from undoing it.
-    return jax.lax.optimization_barrier(jax.lax.optimization_barrier(dy.T) @ x).T
+    # Transposing the narrow dy first avoids that; the barriers keep XLA from undoing it, and from
+    # reading the result by columns anew wherever the optimiser needs it.
+    barrier = jax.lax.optimization_barrier
+    narrow = barrier(dy.T)
+    return barrier(jnp.concatenate([barrier(narrow @ x) for x in parts], axis=1).T)
 
 
 _matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -92,8 +111,12 @@ def product(
     Returns:
         Float32 array.
     """
+    return _product((x,), kernel, dtype)
+
+
+def _product(parts: Sequence[jax.Array], kernel: jax.Array, dtype: str) -> jax.Array:
     kind = DTYPES[dtype]
-    return _matmul(x.astype(kind), kernel.astype(kind)).astype(jnp.float32)
+    return _matmul(tuple(x.astype(kind) for x in parts), kernel.astype(kind))
 
 
 class Dense(nnx.Module):
@@ -135,13 +158,7 @@ class Dense(nnx.Module):
         widths = [x.shape[-1] for x in inputs]
         if sum(widths) != kernel.shape[0]:
             raise ValueError(f"Dense inputs: got widths {widths}, expected a sum {kernel.shape[0]}")
-        y, start = None, 0
-        for x, width in zip(inputs, widths, strict=True):
-            part = kernel if len(inputs) == 1 else kernel[start : start + width]
-            term = product(x, part, self.dtype)
-            y = term if y is None else y + term
-            start += width
-        assert y is not None
+        y = _product(inputs, kernel, self.dtype)
         return y if self.bias is None else y + self.bias[...]
 
 
