@@ -89,8 +89,8 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
 
 def _with_half_width(values: Mapping[str, Any], metric: str) -> str:
     value, low, high = (values.get(metric + end) for end in ("", "_low", "_high"))
-    if value is None:
-        return ""
+    if value is None or not np.isfinite(value):
+        return ""  # not defined on these examples
     return f"{value:.4f}" if low is None else f"{value:.4f} ± {(high - low) / 2:.3f}"
 
 
