@@ -85,9 +85,13 @@ def get_config(arg: str = "") -> ConfigDict:
         "max_positions": 512,
         "token_types": 0,
         "output": 512,
+        "dropout": 0.1,
+        "initial_std": 0.02,
+        "position_std": 0.002,
         "dtype": "float32",
     }
     config.extract.text_fields = ("tags", "title")
+    config.extract.tag_separator = " "
     config.extract.vocabulary_size = 16_000
     config.extract.max_tokens = 32
     config.extract.image_batch = 64
@@ -95,6 +99,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.extract.shard_items = 512
     config.extract.calibration_images = 512
     config.extract.decode_threads = 2
+    config.extract.pixel_limit = 50_000_000
     config.extract.max_bad_share = 0.2
     config.extract.seed = 0
     config.extract.store_dtype = "float32"
