@@ -4,7 +4,7 @@
 
 Trains the config once per seed, and with the first seed once more for each of style, text and
 content with these vectors set to zero, in the items and in the users' interests, for training and
-test alike. Finished runs in --root are not repeated. Prints one JSON line per run and a table, and
+test alike; and once with the ids of the drawings as a field. Finished runs in --root are not repeated. Prints one JSON line per run and a table, and
 writes the lines to benchmarks/results/quality.jsonl.
 """
 
@@ -47,17 +47,19 @@ def measure(config: ConfigDict, seeds: Sequence[int], root: Path) -> list[dict[s
         One result per case, then their mean over the seeds.
     """
     console = Console(stderr=True)
-    cases = [(f"seed {seed}", seed, ()) for seed in seeds]
-    cases += [(f"without {name}", seeds[0], (name,)) for name in ZEROED]
+    first = seeds[0]
+    cases = {f"seed {seed}": {"seed": seed} for seed in seeds}
+    cases |= {f"without {name}": {"seed": first, "features.zero": (name,)} for name in ZEROED}
+    cases["with illust_id"] = {"seed": first, "schema.drop": ()}
     rows = []
-    for case, seed, zero in cases:
+    for case, changes in cases.items():
         mine = ConfigDict(config.to_dict())
-        mine.seed, mine.features.zero = seed, zero
+        mine.update_from_flattened_dict(changes)
         machine.progress(f"== {case}")
         summary = train(mine.lock(), root / case.replace(" ", "-"), console=console)
-        row = {"bench": "quality", "case": case, "seed": seed, **_numbers(summary)}
-        # What a case without some vectors loses against the whole with the same seed.
-        row["lost_auc"] = rows[0]["auc"] - row["auc"] if zero else None
+        row = {"bench": "quality", "case": case, "seed": mine.seed, **_numbers(summary)}
+        # What another case loses against the whole with the same seed.
+        row["lost_auc"] = rows[0]["auc"] - row["auc"] if len(rows) >= len(seeds) else None
         report.emit(row)
         rows.append(row)
     whole = rows[: len(seeds)]

@@ -31,16 +31,22 @@ def get_config(arg: str = "") -> ConfigDict:
             "total_bookmarks": (100, 250, 500, 1000, 1500, 2000, 3000, 6000, 10000),
         }
         config.schema.bookmark_rate = ()
+        config.schema.drop = ()
         config.schema.interest_vectors = ("text",)
+        config.features.log_style = False
         config.features.standardise = False
         config.extract.image.update({"base_width": 64, "image_size": 512})
         config.extract.text.update({"layers": 6, "width": 768, "heads": 12, "ffn": 3072})
+        config.model.tower_widths = (128, 64)
         config.model.dropout = 0.5
         config.model.umcm = "attention"
         config.model.attention_dropout = 0.5
         config.train.batch_size = 128
         config.train.epochs = 1.0
+        config.optim.name = "adam"
+        config.optim.weight_decay = 0.0
         config.optim.learning_rate = 1e-3
         config.optim.schedule = "constant"
         config.optim.warmup_steps = 0
+        config.tables.learning_rate = 0.05
     return config

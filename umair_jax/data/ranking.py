@@ -34,6 +34,7 @@ from umair_jax.data.schema import Schema
 VECTORS = ("content", "style", "text")
 WINDOWS = ("long_term_", "short_term_")
 COUNTED = ("total_view", "total_bookmarks", "bookmark_rate")
+_SMALLEST_GRAM = 1e-6
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -49,6 +50,8 @@ class RankingConfig:
         short_max: Bookmarks in the short-term window, at most.
         long_days: Days that the long-term window reaches back; None = any.
         short_days: Days that the short-term window reaches back; None = any.
+        log_style: Take the logarithm of style vectors: maxima of Gram matrices are positive and
+            span orders of magnitude.
         standardise: Give every channel of the items' vectors mean 0 and deviation 1 over the
             catalogue. Without, vectors go in as the encoders made them, as in the published code.
         zero: Vectors ("content", "style", "text") that are replaced by zeros, in the items and
@@ -63,6 +66,7 @@ class RankingConfig:
     short_max: int = 8
     long_days: float | None = None
     short_days: float | None = None
+    log_style: bool = False
     standardise: bool = True
     zero: tuple[str, ...] = ()
     vector_dtype: str = "float32"
@@ -167,6 +171,8 @@ def _vectors(bank: FeatureBank, config: RankingConfig) -> dict[str, Float32[np.n
     vectors = {}
     for name in VECTORS:
         array, present = getattr(bank, name), _present(bank, name)
+        if name == "style" and config.log_style:
+            array = np.where(present[:, None], np.log(np.maximum(array, _SMALLEST_GRAM)), 0)
         if name in config.zero:
             array = np.zeros_like(array)
         elif config.standardise and present.any():
