@@ -4,8 +4,9 @@
 
 Trains the config once per seed, and with the first seed once more for each of style, text and
 content with these vectors set to zero, in the items and in the users' interests, for training and
-test alike; and once with the ids of the drawings as a field. Finished runs in --root are not repeated. Prints one JSON line per run and a table, and
-writes the lines to benchmarks/results/quality.jsonl.
+test alike; and once with the ids of the drawings as a field. Finished runs in --root are not
+repeated. Prints one JSON line per run and a table, and writes the lines to
+benchmarks/results/quality.jsonl.
 """
 
 from __future__ import annotations
