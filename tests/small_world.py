@@ -84,7 +84,7 @@ def bank(seed=0, items=ITEMS):
     flags = [np.concatenate([[False], rng.random(items) < 0.8]) for _ in range(2)]
     there = {"content": flags[0], "style": flags[0], "text": flags[1]}
     vectors = [
-        np.where(there[name][:, None], rng.normal(2, 3, (items + 1, width)), 0).astype(np.float32)
+        np.where(there[name][:, None], rng.gamma(2, 3, (items + 1, width)), 0).astype(np.float32)
         for name, width in WIDTHS.items()
     ]
     return FeatureBank(*vectors, *flags, manifest={"trained": False})

@@ -267,6 +267,19 @@ def test_vectors_and_their_means_equal_the_obvious_way(standardise):
                 )
 
 
+def test_logarithms_of_styles():
+    vectors = small_world.bank()
+    vectors.style[np.flatnonzero(vectors.has_image)[0], 1] = 0
+    plain = build(vectors=vectors, standardise=False).context
+    found = build(vectors=vectors, standardise=False, log_style=True).context
+    expected = np.where(vectors.has_image[:, None], np.log(np.maximum(vectors.style, 1e-6)), 0)
+    np.testing.assert_allclose(found["style"], expected, rtol=1e-6)
+    for name, array in plain.items():
+        assert (found[name] != array).any() == name.endswith("style")
+    zeroed = build(vectors=vectors, log_style=True, zero=("style",)).context
+    assert not zeroed["style"].any()
+
+
 def test_standardising_reads_no_log():
     data = small_world.dataset()
     log = data.interactions
