@@ -410,6 +410,7 @@ def test_arguments_that_are_no_flags_are_refused(run, capsys):
 # Other data -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_learned_from_labels_in_random_order(run, tmp_path, monkeypatch):
     """Were a label among the inputs of its own example, it would be learned just as well.
 
@@ -426,6 +427,7 @@ def test_nothing_is_learned_from_labels_in_random_order(run, tmp_path, monkeypat
     assert run.summary["test"]["auc"] > 0.58
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own(tmp_path, environment):
     rng = np.random.default_rng(0)
     items = ["illust_id,title,artist,tags"]
