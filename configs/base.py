@@ -141,11 +141,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"
-    config.optim.learning_rate = 2e-3
+    config.optim.learning_rate = 4e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
     config.optim.final_fraction = 0.0
-    config.optim.weight_decay = 0.1
+    config.optim.weight_decay = 1.0
     config.optim.decay_mask = r"^(?!.*(bias|scale)).*$"
     config.optim.clip_norm = 0.0
     config.optim.b1 = 0.9
