@@ -18,7 +18,15 @@ def random_log(seed, rows=300, users=12, items=25, seconds=80, start=1_000_000):
 def dataset_of(log, users=12, items=25, published=None):
     missing = np.full(items + 1, -1, np.int64)
     texts = ("",) * (items + 1)
-    columns = "width height total_view total_bookmarks sanity_level restrict x_restrict".split()
+    columns = [
+        "width",
+        "height",
+        "total_view",
+        "total_bookmarks",
+        "sanity_level",
+        "restrict",
+        "x_restrict",
+    ]
     return Dataset(
         name="random",
         simulated=False,
@@ -30,7 +38,7 @@ def dataset_of(log, users=12, items=25, published=None):
             category=texts,
             tags=((),) * (items + 1),
             published=missing if published is None else published,
-            **{name: missing for name in columns},
+            **dict.fromkeys(columns, missing),
         ),
         users=Users(
             ("", *(f"u{k}" for k in range(1, users + 1))),

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from umair_jax import settings, train
+from umair_jax import job, settings
 from umair_jax.data.fields import Kind, Side
 from umair_jax.data.ranking import RankingData
 from umair_jax.data.schema import Schema
@@ -23,7 +23,7 @@ from umair_jax.training.settings import FitConfig, TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
-SECTIONS = train.SECTIONS | {"model": RankerConfig, "train": TrainConfig}
+SECTIONS = job.SECTIONS | {"model": RankerConfig, "train": TrainConfig}
 # What follows from other sections: from the schema, the tokenizer, the seed of the whole run.
 DERIVED = {
     "model": set(bookmarks.shape_of(Schema.paper())),

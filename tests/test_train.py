@@ -23,6 +23,7 @@ from rich.console import Console
 from toy_task import leaves
 
 from configs import smoke
+from umair_jax import job as jobs
 from umair_jax import results, settings, train
 from umair_jax.data import store
 from umair_jax.evaluate import evaluate
@@ -137,7 +138,7 @@ def run(tmp_path_factory, environment):
 def state_of(workdir):
     """Every array of a run's last checkpoint, read back as evaluate reads it."""
     config = ConfigDict(json.loads((workdir / record.CONFIG_FILE).read_text())["config"])
-    job = train.assemble(config, quiet())
+    job = jobs.assemble(config, quiet())
     optimiser = make_optimiser(job.fit.optim, job.fit.train.steps)
     init = states.initialiser(job.task, optimiser, job.fit.tables, job.fit.train.seed)
     mesh = sharding.make_mesh(job.fit.mesh)

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from umair_jax import results, settings
 from umair_jax.data.batches import BatchSource
+from umair_jax.job import assemble, measured
 from umair_jax.memory import keep_freed_memory
-from umair_jax.train import assemble, measured
 from umair_jax.training import checkpoints, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.evaluation import Arrays, Predictor

@@ -27,13 +27,18 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from umair_jax import encoding, settings
+from umair_jax import encoding, results, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.feature_bank import FeatureBank, Shard
 from umair_jax.encoding import Catalogue, Encoders, ExtractConfig
 from umair_jax.memory import keep_freed_memory
 
 ENCODER_RECORD = "encoders.json"
+# What summary.json takes from the manifest.
+SUMMARISED = (
+    *("items", "usable_images", "missing_images", "bad_images", "texts", "unknown_tokens"),
+    *("truncated_texts", "vocabulary", "sizes", "trained_image", "trained_text", "seconds"),
+)
 # Settings that cannot change a single vector: another value does not mean another bank.
 _INDIFFERENT = ("decode_threads", "max_bad_share", "image_weights", "text_weights", "tokenizer")
 
@@ -81,6 +86,7 @@ def extract(
     if jax.process_index() == 0:
         manifest = _manifest(dataset, config, encoders, folder, key, time.monotonic() - began)
         feature_bank.write_manifest(folder, manifest)
+        results.write(folder, {"task": "extract", **{name: manifest[name] for name in SUMMARISED}})
         _report(manifest, console)
     _barrier("manifest")
     return feature_bank.load(folder)

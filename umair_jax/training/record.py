@@ -17,6 +17,7 @@ CONFIG_FILE = "config.json"
 MAY_CHANGE = (
     "log",
     "eval",
+    "data.root",
     "mesh",
     "checkpoint.keep",
     "checkpoint.restore_best",
