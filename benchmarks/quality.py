@@ -22,6 +22,7 @@ from rich.console import Console
 
 from benchmarks import machine, report
 from umair_jax import settings
+from umair_jax.memory import keep_freed_memory
 from umair_jax.train import train
 
 ZEROED = ("style", "text", "content")
@@ -52,23 +53,25 @@ def measure(config: ConfigDict, seeds: Sequence[int], root: Path) -> list[dict[s
     cases = {f"seed {seed}": {"seed": seed} for seed in seeds}
     cases |= {f"without {name}": {"seed": first, "features.zero": (name,)} for name in ZEROED}
     cases["with illust_id"] = {"seed": first, "schema.drop": ()}
-    rows = []
+    rows, where = [], machine.describe()
     for case, changes in cases.items():
         mine = ConfigDict(config.to_dict())
         mine.update_from_flattened_dict(changes)
         machine.progress(f"== {case}")
         summary = train(mine.lock(), root / case.replace(" ", "-"), console=console)
         row = {"bench": "quality", "case": case, "seed": mine.seed, **_numbers(summary)}
+        row |= {"ours": row["auc"], "peer": row["oracle_auc"], "peer_name": "oracle"}
+        row |= {"ratio": row["share_auc"], "unit": "test AUC; ratio: share of the way from 0.5"}
         # What another case loses against the whole with the same seed.
         row["lost_auc"] = rows[0]["auc"] - row["auc"] if len(rows) >= len(seeds) else None
-        report.emit(row)
-        rows.append(row)
+        rows.append(row | where)
+        report.emit(rows[-1])
     whole = rows[: len(seeds)]
     names = ("auc", "log_loss", "share_auc", "share_log_loss", "seconds")
     mean: dict[str, Any] = {name: float(np.mean([row[name] for row in whole])) for name in names}
     if len(seeds) > 1:
         mean["auc_std"] = float(np.std([row["auc"] for row in whole], ddof=1))
-    rows.append({"bench": "quality", "case": "mean of seeds", "seed": None, **mean})
+    rows.append({"bench": "quality", "case": "mean of seeds", "seed": None, **mean, **where})
     report.emit(rows[-1])
     return rows
 
@@ -99,8 +102,7 @@ def main(argv: list[str]) -> None:
     except ValueError:
         raise ValueError(f"--seeds: got {values.seeds}; expected whole numbers: 0,1,2") from None
     rows = measure(values.config, seeds, Path(values.root))
-    where = machine.describe()
-    report.write([row | where for row in rows], Path(values.out))
+    report.write(rows, Path(values.out))
     report.show("Test quality, simulated bookmarks", rows, COLUMNS)
 
 
@@ -109,4 +111,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the training.")
     flags.DEFINE_string("root", "runs/quality", "Folder of the runs.")
     flags.DEFINE_string("out", str(report.RESULTS / "quality.jsonl"), "File for the lines.")
+    keep_freed_memory()
     settings.run_front_door(main)

@@ -47,6 +47,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.optim.weight_decay = 0.0
         config.optim.learning_rate = 1e-3
         config.optim.schedule = "constant"
-        config.optim.warmup_steps = 0
+        config.optim.warmup_fraction = 0.0
         config.tables.learning_rate = 0.05
     return config

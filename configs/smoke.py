@@ -24,5 +24,4 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.log_every_steps = 20
         config.train.eval_every_steps = 30
         config.train.checkpoint_every_steps = 30
-        config.optim.warmup_steps = 10
     return config

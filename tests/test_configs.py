@@ -170,7 +170,7 @@ def test_the_paper_config_has_the_papers_fields(paper):
     assert (paper["model"].dropout, paper["model"].attention_dropout) == (0.5, 0.5)
     assert (paper["train"].batch_size, paper["train"].epochs) == (128, 1.0)
     assert (paper["optim"].name, paper["optim"].learning_rate) == ("adam", 1e-3)
-    assert (paper["optim"].schedule, paper["optim"].warmup_steps) == ("constant", 0)
+    assert (paper["optim"].schedule, paper["optim"].warmup_fraction) == ("constant", 0)
 
 
 def test_the_published_number_of_parameters(paper):

@@ -33,7 +33,7 @@ class OptimConfig:
         learning_rate: the peak rate.
         schedule: after the warm-up ``constant``, or ``cosine`` / ``linear`` down to
             ``final_fraction`` of the peak at the last step of the run.
-        warmup_steps: steps of linear rise from 0.
+        warmup_fraction: share of the run's steps that the rate rises linearly from 0, in [0, 1].
         final_fraction: where cosine and linear end, as a share of the peak.
         weight_decay: for ``adamw`` taken off the weights (times the rate); for ``adam`` and
             ``sgd`` added to the gradient, which is an L2 penalty of ``weight_decay / 2 * ||w||^2``.
@@ -49,7 +49,7 @@ class OptimConfig:
     name: str = "adam"
     learning_rate: float = 1e-3
     schedule: str = "constant"
-    warmup_steps: int = 0
+    warmup_fraction: float = 0.0
     final_fraction: float = 0.0
     weight_decay: float = 0.0
     decay_mask: str = r"^(?!.*(bias|scale)).*$"
@@ -65,7 +65,9 @@ class OptimConfig:
         _one_of("schedule", self.schedule, SCHEDULES)
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        for field in ("warmup_steps", "weight_decay", "clip_norm", "final_fraction", "momentum"):
+        if not 0 <= self.warmup_fraction <= 1:
+            raise ValueError(f"warmup_fraction must lie in [0, 1], got {self.warmup_fraction}")
+        for field in ("weight_decay", "clip_norm", "final_fraction", "momentum"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
         try:
@@ -77,28 +79,21 @@ class OptimConfig:
 
 
 def schedule_factor(config: OptimConfig, total_steps: int) -> Schedule:
-    """Step (updates made so far) -> share of the peak rate, in [0, 1].
-
-    Raises:
-        ValueError: a warm-up that is longer than the run.
-    """
-    if config.warmup_steps > total_steps:
-        raise ValueError(
-            f"warmup_steps {config.warmup_steps} is more than the run's {total_steps} steps"
-        )
-    rest = max(total_steps - config.warmup_steps, 1)
+    """Step (updates made so far) -> share of the peak rate, in [0, 1]."""
+    warmup = round(config.warmup_fraction * total_steps)
+    rest = max(total_steps - warmup, 1)
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(1.0, rest, alpha=config.final_fraction)
     elif config.schedule == "linear":
         after = optax.linear_schedule(1.0, config.final_fraction, rest)
     else:
         after = optax.constant_schedule(1.0)
-    if not config.warmup_steps:
+    if not warmup:
         return after
     # The first update already moves: step 0 has 1/warmup of the peak.
-    start = 1.0 / config.warmup_steps
-    rise = optax.linear_schedule(start, 1.0, max(config.warmup_steps - 1, 1))
-    return optax.join_schedules([rise, after], [config.warmup_steps])
+    start = 1.0 / warmup
+    rise = optax.linear_schedule(start, 1.0, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])
 
 
 @dataclasses.dataclass(frozen=True)
