@@ -4,9 +4,8 @@
 
 Trains the config once per seed, and with the first seed once more for each of style, text and
 content with these vectors set to zero, in the items and in the users' interests, for training and
-test alike; and once with the ids of the drawings as a field. Finished runs in --root are not
-repeated. Prints one JSON line per run and a table, and writes the lines to
-benchmarks/results/quality.jsonl.
+test alike. Finished runs in --root are not repeated. Prints one JSON line per run and a table, and
+writes the lines to benchmarks/results/quality.jsonl.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ def measure(config: ConfigDict, seeds: Sequence[int], root: Path) -> list[dict[s
     first = seeds[0]
     cases = {f"seed {seed}": {"seed": seed} for seed in seeds}
     cases |= {f"without {name}": {"seed": first, "features.zero": (name,)} for name in ZEROED}
-    cases["with illust_id"] = {"seed": first, "schema.drop": ()}
     rows, where = [], machine.describe()
     for case, changes in cases.items():
         mine = ConfigDict(config.to_dict())

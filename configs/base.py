@@ -47,9 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
         *(0.12, 0.16, 0.20, 0.24, 0.28, 0.32, 0.36, 0.40, 0.45, 0.50, 0.55, 0.60),
     )
     config.schema.interest_vectors = ("text", "style")
-    # Most drawings to judge are newer than the training examples: what an id learns by heart about
-    # the others misleads (benchmarks/quality.py trains with it for comparison).
-    config.schema.drop = ("illust_id",)
+    config.schema.drop = ()
 
     config.features = ConfigDict()
     config.features.split = "temporal"

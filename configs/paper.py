@@ -31,7 +31,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "total_bookmarks": (100, 250, 500, 1000, 1500, 2000, 3000, 6000, 10000),
         }
         config.schema.bookmark_rate = ()
-        config.schema.drop = ()
         config.schema.interest_vectors = ("text",)
         config.features.log_style = False
         config.features.standardise = False

@@ -119,7 +119,7 @@ def test_a_config_says_how_it_is_run(name):
 def test_base_has_the_fields_of_the_paper_a_few_more_and_no_drawing_ids():
     schema = built(config_of("base"))["schema"].schema()
     names = [field.name for field in schema.fields]
-    paper = [field.name for field in Schema.paper().fields if field.name != "illust_id"]
+    paper = [field.name for field in Schema.paper().fields]
     added = ["bookmark_rate", "long_term_interest_style", "short_term_interest_style"]
     assert names == paper + added
     rate = schema.field("bookmark_rate")
