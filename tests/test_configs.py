@@ -116,7 +116,7 @@ def test_a_config_says_how_it_is_run(name):
     assert f"python -m umair_jax.train --config=configs/{name}.py" in text
 
 
-def test_base_has_the_fields_of_the_paper_a_few_more_and_no_drawing_ids():
+def test_base_has_the_fields_of_the_paper_and_a_few_more():
     schema = built(config_of("base"))["schema"].schema()
     names = [field.name for field in schema.fields]
     paper = [field.name for field in Schema.paper().fields]

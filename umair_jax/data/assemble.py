@@ -15,11 +15,9 @@ from PIL import Image
 
 from umair_jax.data import records
 from umair_jax.data.dataset import Interactions, Items, Users, probabilities
-from umair_jax.data.images import PIXEL_LIMIT
+from umair_jax.data.images import LARGEST_IMAGE_BYTES, PIXEL_LIMIT
 from umair_jax.data.report import Report
 from umair_jax.data.sources import RawInteractions, RawItem, RawUser
-
-LARGEST_IMAGE_BYTES = 256 * 2**20
 
 
 class Catalogue:

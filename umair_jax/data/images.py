@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 PIXEL_LIMIT = 50_000_000
+LARGEST_IMAGE_BYTES = 256 * 2**20
 LARGEST_PIXEL_LIMIT = 178_956_970  # Pillow itself refuses anything larger.
 WHITE = (255, 255, 255)
 

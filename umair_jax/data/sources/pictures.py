@@ -9,7 +9,7 @@ from pathlib import Path
 
 import xxhash
 
-from umair_jax.data.assemble import LARGEST_IMAGE_BYTES
+from umair_jax.data.images import LARGEST_IMAGE_BYTES
 from umair_jax.data.report import Report
 
 SUFFIXES = (
