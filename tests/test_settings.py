@@ -179,7 +179,6 @@ def test_front_door(monkeypatch, capsys):
     [
         ValueError("got 3, expected 4"),
         FileNotFoundError("no bank in /x"),
-        AttributeError("'optim.lr' does not exist.\nDid you mean 'optim.learning_rate'?"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(error, monkeypatch, capsys):
@@ -188,6 +187,20 @@ def test_a_users_mistake_is_one_line_and_status_2(error, monkeypatch, capsys):
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert str(error).splitlines()[-1] in said
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("batch_sise", "did you mean 'batch_size'?"), ("zzz", "the keys are those of the config")],
+)
+def test_an_unknown_config_key_is_named(key, hint, monkeypatch, capsys):
+    config = ConfigDict({"batch_size": 3}).lock()
+    # What config_flags does with --config.KEY=1 while flags are parsed.
+    monkeypatch.setattr(settings.flags, "FLAGS", lambda argv: config.get_type(key))
+    assert front_door(monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: unknown config key {key!r}; {hint}")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("error", [AttributeError("no attribute 'x'"), KeyError("x")])

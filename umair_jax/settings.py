@@ -7,6 +7,7 @@ construction, with the nearest name; and everything that reaches a model is hash
 import dataclasses
 import difflib
 import json
+import re
 import sys
 import types
 import typing
@@ -145,16 +146,21 @@ def run_front_door(main: Callable[[list[str]], None]) -> None:
             return flags.FLAGS(argv)
         except flags.Error as error:
             raise ValueError(" ".join(str(error).split())) from error
+        except (AttributeError, KeyError, TypeError) as error:  # an override of no leaf
+            raise ValueError(f"unknown config key {_named(error)}") from error
 
     try:
         app.run(quietly, flags_parser=parse)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except AttributeError as error:
-        # An override that names no leaf of the config is found while flags are parsed.
-        if "Did you mean" not in str(error) and "does not exist" not in str(error):
-            raise
-        text = str(error).replace("\n", " ")
-        print(f"error: unknown config key {text}", file=sys.stderr)
-        sys.exit(2)
+
+
+def _named(error: Exception) -> str:
+    """The key that ml_collections missed, and the nearest one that it found."""
+    near = re.search(r'Did you mean "(.+)" instead of "(.+)"', str(error))
+    if near:
+        return f"{near[2]!r}; did you mean {near[1]!r}?"
+    missed = re.fullmatch(r"\W*(\w+)\W*", str(error))
+    key = repr(missed[1]) if missed else str(error)
+    return f"{key}; the keys are those of the config's file"
