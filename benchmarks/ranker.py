@@ -1,7 +1,8 @@
 """How fast the full ranker trains, in the paper's sizes, against dense Adam on all parameters.
 
     python -m benchmarks.ranker                         (make bench-ranker)
-    python -m benchmarks.ranker --umcm=senet --batch_sizes=4096
+    python -m benchmarks.ranker --umcm senet --batch_sizes 4096
+    python -m benchmarks.ranker --allocator default     (what umair_jax/memory.py is worth)
 
 The step is the one of umair_jax.train: look-ups from the stored vectors, dropout, BatchNorm, Adam
 for the network, row-wise Adagrad for tables of 1,000,000 drawings and 100,000 users; batches are
@@ -210,7 +211,15 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument(
         "--out", type=Path, default=report.RESULTS / "ranker.jsonl", help="file to write"
     )
+    parser.add_argument(
+        "--allocator",
+        default="keeping",
+        choices=("keeping", "default"),
+        help="keeping: as the front doors, see umair_jax/memory.py; default: glibc's own",
+    )
     options = parser.parse_args(argv)
+    if options.allocator == "keeping":
+        keep_freed_memory()
     results = run(
         made_up.Sizes(),
         options.umcm,
@@ -220,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         options.matrix,
         {},
     )
+    results = [row | {"allocator": options.allocator} for row in results]
     report.write(results, options.out)
     report.show(
         "Train step of the full ranker, examples a second",
@@ -240,5 +250,4 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
     main()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
 
 from umair_jax import settings
 from umair_jax.settings import as_json, build
@@ -196,11 +197,19 @@ def test_a_users_mistake_is_one_line_and_status_2(error, monkeypatch, capsys):
 def test_an_unknown_config_key_is_named(key, hint, monkeypatch, capsys):
     config = ConfigDict({"batch_size": 3}).lock()
     # What config_flags does with --config.KEY=1 while flags are parsed.
-    monkeypatch.setattr(settings.flags, "FLAGS", lambda argv: config.get_type(key))
+    monkeypatch.setattr(settings.flags, "FLAGS", lambda argv: config_path.get_type(key, config))
     assert front_door(monkeypatch) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: unknown config key {key!r}; {hint}")
     assert said.count("\n") == 1
+
+
+def test_a_bug_in_a_config_file_is_not_a_misspelt_key(monkeypatch):
+    config = ConfigDict({"batch_size": 3}).lock()
+    monkeypatch.setattr(settings.flags, "FLAGS", lambda argv: config.batch_sise)
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(AttributeError, match="batch_sise"):
+        settings.run_front_door(lambda argv: None)
 
 
 @pytest.mark.parametrize("error", [AttributeError("no attribute 'x'"), KeyError("x")])

@@ -168,6 +168,7 @@ def test_the_summary_has_what_is_documented(run):
     assert set(summary) == {
         *("task", "source", "simulated", "steps", "best_step", "params"),
         *("seconds", "examples_per_second", "data_wait_share", "wall_seconds"),
+        "peak_memory_bytes",
         *("validation", "test", "constant", "oracle", "share_of_oracle", "modality_weights"),
     }
     for part in ("validation", "test"):

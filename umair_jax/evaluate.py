@@ -16,12 +16,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from umair_jax import results, settings
-from umair_jax.data.batches import BatchSource
 from umair_jax.job import assemble, measured
 from umair_jax.memory import keep_freed_memory
 from umair_jax.training import checkpoints, record, sharding
 from umair_jax.training import state as states
-from umair_jax.training.evaluation import Arrays, Predictor
+from umair_jax.training.evaluation import Predictor
 from umair_jax.training.optimisers import make_optimiser
 
 
@@ -61,18 +60,18 @@ def evaluate(
     context = sharding.place_context(job.task.context(), mesh, job.fit.mesh.context_rules)
     predictor = Predictor(job.task, mesh)
 
-    def predict(source: BatchSource) -> Arrays:
-        arrays = predictor(state, context, source)
+    evals = {}
+    for name, evaluator in job.evaluators().items():
+        arrays = predictor(state, context, evaluator.source)
         assert arrays is not None  # nobody can stop it
-        return arrays
-
+        evals[name] = evaluator.metrics(arrays)
     summary = {
         "task": job.task.name,
         "source": job.dataset.name,
         "simulated": job.dataset.simulated,
         **results.read(workdir),
         "evaluated_step": step,
-        **measured(job, predict),
+        **measured(job, evals),
     }
     results.write(workdir, summary)
     results.show(summary, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from rich.console import Console
 
 from umair_jax import results, settings
 from umair_jax.data import ranking, store
-from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.images import PIXEL_LIMIT
 from umair_jax.data.ranking import RankingConfig, RankingData
@@ -25,7 +24,7 @@ from umair_jax.prepare import prepare
 from umair_jax.tasks import bookmarks
 from umair_jax.tasks.bookmarks import BookmarksTask
 from umair_jax.training.checkpoints import CheckpointConfig
-from umair_jax.training.evaluation import Arrays, Evaluator
+from umair_jax.training.evaluation import Evaluator
 from umair_jax.training.logs import LogConfig
 from umair_jax.training.optimisers import OptimConfig
 from umair_jax.training.settings import FitConfig, TrainConfig
@@ -117,11 +116,18 @@ class Job:
     fit: FitConfig
     eval: EvalConfig
 
-    def evaluator(self, part: str, final_only: bool = False) -> Evaluator:
-        """Measures "valid" or "test"; intervals only for what is measured once."""
-        source = bookmarks.batch_source(self.data, part, self.eval.batch_size)
-        draws = self.eval.bootstrap_draws if final_only else 0
-        return bookmarks.evaluator(source, draws, self.task.modality_names, final_only)
+    def evaluators(self) -> dict[str, Evaluator]:
+        """Measures "valid" as the training goes, and both "valid" and "test" at its end."""
+        draws, names = self.eval.bootstrap_draws, self.task.modality_names
+        return {
+            part: bookmarks.evaluator(
+                bookmarks.batch_source(self.data, part, self.eval.batch_size),
+                draws,
+                names,
+                final_only=part == "test",
+            )
+            for part in results.PARTS
+        }
 
 
 def assemble(config: ConfigDict, console: Console) -> Job:
@@ -180,17 +186,16 @@ def _prepared(config: DataConfig, console: Console) -> Dataset:
     return store.load(data_dir)
 
 
-def measured(job: Job, predict: Callable[[BatchSource], Arrays]) -> dict[str, Any]:
-    """The part of summary.json that follows from predictions alone.
+def measured(job: Job, evals: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """The part of summary.json that follows from evaluations alone.
 
     Args:
         job: What was trained.
-        predict: Source -> predictions of the state to judge.
+        evals: What the job's evaluators measured, by name.
     """
     summary: dict[str, Any] = {}
     for part, name in results.PARTS.items():
-        evaluator = job.evaluator(part, final_only=True)
-        values = evaluator.metrics(predict(evaluator.source))
+        values = dict(evals[part])
         weights = {key: values.pop(f"weight_{key}") for key in job.task.modality_names}
         summary[name], summary["modality_weights"] = values, weights
     rows, log = job.data.rows("test"), job.dataset.interactions

@@ -1,5 +1,6 @@
-"""How the process treats memory that XLA has freed."""
+"""The memory of the process: what XLA has freed, and the most that was in use."""
 
+import contextlib
 import ctypes
 import sys
 
@@ -32,3 +33,13 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _GIB), (_TRIM_THRESHOLD, 2 * _GIB - 1))
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that the process had in use so far; None where nobody counts (Windows)."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return None

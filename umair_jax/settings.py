@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
 
 T = TypeVar("T")
 
@@ -146,7 +148,11 @@ def run_front_door(main: Callable[[list[str]], None]) -> None:
             return flags.FLAGS(argv)
         except flags.Error as error:
             raise ValueError(" ".join(str(error).split())) from error
-        except (AttributeError, KeyError, TypeError) as error:  # an override of no leaf
+        except (AttributeError, KeyError, TypeError) as error:
+            # Only the look-up of an override; a bug in a config's own file is not a misspelt key.
+            frames = traceback.extract_tb(error.__traceback__)
+            if all(frame.filename != config_path.__file__ for frame in frames):
+                raise
             raise ValueError(f"unknown config key {_named(error)}") from error
 
     try:

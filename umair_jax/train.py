@@ -18,7 +18,7 @@ from rich.console import Console
 
 from umair_jax import results, settings
 from umair_jax.job import Job, assemble, measured
-from umair_jax.memory import keep_freed_memory
+from umair_jax.memory import keep_freed_memory, peak_memory_bytes
 from umair_jax.tasks import bookmarks
 from umair_jax.training.loop import FitResult, fit
 
@@ -44,11 +44,10 @@ def train(
     source = bookmarks.batch_source(
         job.data, "train", job.fit.train.batch_size, seed=job.fit.train.seed
     )
-    evaluators = {"valid": job.evaluator("valid"), "test": job.evaluator("test", final_only=True)}
     result = fit(
         job.task,
         source,
-        evaluators,
+        job.evaluators(),
         job.fit,
         workdir,
         restart=restart,
@@ -58,11 +57,13 @@ def train(
         return {"task": job.task.name, "steps": result.steps, "interrupted": True}
     summary = summarise(job, result)
     summary["wall_seconds"] = time.monotonic() - began
+    summary["peak_memory_bytes"] = peak_memory_bytes()
     results.write(workdir, summary)
     results.show(summary, console)
     console.print(
         f"{summary['steps']:,} steps, {summary['examples_per_second']:,.0f} examples/s, "
-        f"{summary['wall_seconds']:.0f} s in all; written to {workdir}"
+        f"{summary['wall_seconds']:.0f} s in all, at most {_gib(summary['peak_memory_bytes'])}; "
+        f"written to {workdir}"
     )
     return summary
 
@@ -79,8 +80,12 @@ def summarise(job: Job, result: FitResult) -> dict[str, Any]:
         "examples_per_second": result.examples_per_second,
         "data_wait_share": result.data_wait_share,
         "params": result.params,
-        **measured(job, result.predict),
+        **measured(job, result.evals),
     }
+
+
+def _gib(size: int | None) -> str:
+    return "an unknown amount of memory" if size is None else f"{size / 2**30:.1f} GiB"
 
 
 def define_flags() -> None:
