@@ -293,7 +293,8 @@ def max_pool(x: Float[Array, "B H W C"], padding: str = "symmetric") -> Float[Ar
 def _pads(padding: str, size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:
     if padding == "same":
         return "SAME"
-    return ((size // 2, size // 2),) * 2
+    pair = (size // 2, size // 2)
+    return pair, pair
 
 
 def _rematerialised(block: Bottleneck, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
