@@ -127,15 +127,13 @@ def to_ours(
     Args:
         source: Arrays by their names.
         rules: The first whose template fits a name is used.
-        prefixes: Taken away from the front of a name, each once, in this order.
+        prefixes: Taken from the front of every name, see `bare`.
     """
     literal = {rule.theirs: rule for rule in rules if "{" not in rule.theirs}
     patterns = [(_pattern(rule.theirs), rule) for rule in rules if "{" in rule.theirs]
     found = Translation({}, {}, {}, [], rules)
     for theirs, array in source.items():
-        name = theirs
-        for prefix in prefixes:
-            name = name.removeprefix(prefix)
+        name = bare(theirs, prefixes)
         matches = ((pattern.fullmatch(name), rule) for pattern, rule in patterns)
         match, rule = next(((m, r) for m, r in matches if m), (None, literal.get(name)))
         if rule is None:
@@ -153,6 +151,13 @@ def to_ours(
         found.origin[ours] = (theirs, rule)
         found.arrays[ours] = rule.transform.to_ours(np.asarray(array, np.float32))
     return found
+
+
+def bare(name: str, prefixes: Sequence[str]) -> str:
+    """The name without the prefixes, each taken from its front once, in this order."""
+    for prefix in prefixes:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def to_theirs(arrays: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:

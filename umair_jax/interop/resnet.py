@@ -178,11 +178,7 @@ def leaf_shapes(config: ResNetConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _family(names: Mapping[str, Any], path: str | os.PathLike[str]) -> str:
-    bare = set()
-    for name in names:
-        for prefix in torch_names.PREFIXES:
-            name = name.removeprefix(prefix)
-        bare.add(name)
+    bare = [key_map.bare(name, torch_names.PREFIXES) for name in names]
     if any(name.startswith(PREFIX) for name in names):
         return "umair_jax"
     if any(name.startswith(("embedder.embedder.", "encoder.stages.")) for name in bare):

@@ -42,7 +42,8 @@ class ResNetConfig:
         dtype: "float32" or "bfloat16": type of the convolutions' inputs. Parameters, statistics
             and normalisation are float32 in both cases.
         remat: "none", or "block": training keeps each block's input alone and computes the rest
-            again on the way back. A third more work for a fraction of the memory.
+            again on the way back. For accelerators: XLA's compiler for CPUs drops the barriers that
+            hold this back until it is needed, and does the work without saving the memory.
 
     The backbone of the paper's authors is DeepDanbooru's third ResNet, Keras weights included:
 
