@@ -86,6 +86,28 @@ def test_full_size_timm(tmp_path, depth):
     path.unlink()  # hundreds of megabytes
 
 
+def test_small_timm_of_other_widths(tmp_path):
+    module = pytest.importorskip(
+        "timm.models.resnet", reason="timm (extra `parity`) does not import", exc_type=ImportError
+    )
+    # Stage 1 needs no projection: the stem has as many channels as its blocks give.
+    model = module.ResNet(module.Bottleneck, (2, 1, 3, 1), channels=(16, 8, 24, 8))
+    model = randomise(model, 1)
+    path = saved(model, tmp_path / "timm.safetensors")
+    found = check(path, model, [getattr(model, f"layer{i}") for i in range(1, 5)])
+    assert "backbone/layer1/block0/downsample_conv/kernel" not in found.arrays
+
+
+def test_small_huggingface_of_other_widths(tmp_path):
+    transformers = library("transformers")
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[16, 48, 48, 24], depths=[1, 2, 1, 2]
+    )
+    model = randomise(transformers.ResNetForImageClassification(config), 2)
+    found = check(saved(model, tmp_path / "hf.safetensors"), model, model.resnet.encoder.stages)
+    assert found.config.widths == (4, 12, 12, 6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101, 152])
 def test_full_size_huggingface(tmp_path, depth):

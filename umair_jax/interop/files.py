@@ -120,6 +120,6 @@ def _broken(path: Path, error: Exception) -> ValueError:
 
 _READERS: dict[str, Callable[[Path], Contents]] = {
     ".safetensors": _safetensors,
-    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), _torch),
+    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), _torch),  # .pth.tar
     **dict.fromkeys((".h5", ".hdf5"), _hdf5),
 }

@@ -92,8 +92,10 @@ class Translation:
         problems = list(self.problems)
         for ours, shape in expected.items():
             if ours not in self.origin:
-                theirs = their_name(ours, self.rules)
-                problems.append(f"missing: {theirs[0] if theirs else ours} (for {ours})")
+                named = their_name(ours, self.rules)
+                problems.append(
+                    f"missing: {named[0]} (for {ours})" if named else f"missing: {ours}"
+                )
                 continue
             theirs, rule = self.origin[ours]
             array = self.arrays[ours]
