@@ -15,8 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import results, settings
-from umair_jax.job import assemble, measured
+from umair_jax import jobs, results, settings
 from umair_jax.memory import keep_freed_memory
 from umair_jax.training import checkpoints, record, sharding
 from umair_jax.training import state as states
@@ -49,9 +48,9 @@ def evaluate(
             "another --workdir"
         )
     config = ConfigDict(json.loads(path.read_text("utf-8"))["config"])
-    job = assemble(config, console)
+    job = jobs.assemble(config, console)
     mesh = sharding.make_mesh(job.fit.mesh)
-    total = job.fit.train.total_steps(len(job.data.rows("train")))
+    total = job.fit.train.total_steps(len(job.source))
     init = states.initialiser(
         job.task, make_optimiser(job.fit.optim, total), job.fit.tables, job.fit.train.seed
     )
@@ -71,10 +70,10 @@ def evaluate(
         "simulated": job.dataset.simulated,
         **results.read(workdir),
         "evaluated_step": step,
-        **measured(job, evals),
+        **job.measured(evals),
     }
     results.write(workdir, summary)
-    results.show(summary, console)
+    job.show(summary, console)
     console.print(f"Checkpoint {step:,} of {workdir}")
     return summary
 
