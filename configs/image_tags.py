@@ -1,6 +1,6 @@
 """The image encoder of the package: trained on the tags of the built-in drawings.
 
-    python -m umair_jax.train --config=configs/image_tags.py
+python -m umair_jax.train --config=configs/image_tags.py
 """
 
 from ml_collections import ConfigDict

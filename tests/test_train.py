@@ -23,8 +23,7 @@ from rich.console import Console
 from toy_task import leaves
 
 from configs import smoke
-from umair_jax import jobs
-from umair_jax import results, settings, train
+from umair_jax import jobs, results, settings, train
 from umair_jax.data import store
 from umair_jax.evaluate import evaluate
 from umair_jax.training import checkpoints, logs, record, sharding
