@@ -174,7 +174,8 @@ def _blurred(images: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
 
 
 def _slopes(images: Float[Array, "B H W 1"]) -> Float[Array, "B H W 1"]:
-    return sum(jnp.abs(jnp.roll(images, 1, axis) - jnp.roll(images, -1, axis)) for axis in (1, 2))
+    down, across = (jnp.roll(images, 1, axis) - jnp.roll(images, -1, axis) for axis in (1, 2))
+    return jnp.abs(down) + jnp.abs(across)
 
 
 def _uniform(key: Key[Array, ""], shape: tuple[int, ...], low: float, high: float) -> jax.Array:

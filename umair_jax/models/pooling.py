@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,8 @@ def max_pool(x: Float[Array, "B H W C"], pads: Pads) -> Float[Array, "B h w C"]:
         x: Any float type.
         pads: Positions added before and after, for height and width; 0 or 1 each.
 
-    The gradient goes to the first of equal values in a window, as XLA's own does (drawings have flat
-    areas, where all are equal). XLA's select-and-scatter takes ten times as long on a CPU.
+    The gradient goes to the first of equal values in a window, as XLA's own does (drawings have
+    flat areas, where all are equal). XLA's select-and-scatter takes far longer on a CPU.
     """
     return jax.lax.reduce_window(
         x,
@@ -33,7 +34,7 @@ def max_pool(x: Float[Array, "B H W C"], pads: Pads) -> Float[Array, "B h w C"]:
     )
 
 
-def _forward(x: jax.Array, pads: Pads) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _forward(x: jax.Array, pads: Pads) -> tuple[Any, tuple[Any, Any]]:
     y = max_pool(x, pads)
     return y, (x, y)
 
@@ -44,12 +45,9 @@ def _backward(pads: Pads, saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> 
     # All windows together see 2h + 1 rows and 2w + 1 columns of the padded input.
     rows, columns = 2 * height + 1, 2 * width + 1
     (top, _), (left, _) = pads
-    room = (
-        (0, 0),
-        (top, max(rows - top - x.shape[1], 0)),
-        (left, max(columns - left - x.shape[2], 0)),
-    )
-    padded = jnp.pad(x, (*room, (0, 0)), constant_values=-jnp.inf)
+    below, right = (max(0, rows - top - x.shape[1]), max(0, columns - left - x.shape[2]))
+    edges = ((0, 0), (top, below), (left, right), (0, 0))
+    padded = jnp.pad(x, edges, constant_values=-jnp.inf)
     taken = jnp.zeros(y.shape, bool)
     shares = {}
     for i in range(3):

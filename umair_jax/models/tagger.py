@@ -10,7 +10,6 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
-from umair_jax.models.initialise import Draws
 from umair_jax.models.layers import Dense, dropout
 
 
@@ -54,14 +53,16 @@ class ImageTagger(nnx.Module):
     bookmarks, views and sanity level).
     """
 
-    def __init__(self, cfg: TaggerConfig, tags: int, popularity: Mapping[str, int], *, rngs: Draws):
+    def __init__(
+        self, cfg: TaggerConfig, tags: int, popularity: Mapping[str, int], *, rngs: nnx.Rngs
+    ):
         """Builds encoder and heads.
 
         Args:
             cfg: Options.
             tags: Number of tags T.
             popularity: Column -> number of buckets.
-            rngs: Draws of the initial weights.
+            rngs: nnx.Rngs of the initial weights.
         """
         self.cfg = cfg
         self.popularity = tuple(popularity)

@@ -61,9 +61,7 @@ class ObjectiveConfig:
     def __post_init__(self):
         weights = {name: getattr(self, name) for name in ("tags", "popularity", "content", "style")}
         if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(
-                f"objective: got weights {weights}, expected 0 or more, and some above"
-            )
+            raise ValueError(f"objective: got weights {weights}, expected 0 or more, not all 0")
         for name in ("content_temperature", "style_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected above 0")
@@ -109,7 +107,9 @@ class ImageTagsTask:
         model = self._model(nnx.Rngs(params=key))
         share = self.labels.counts / len(self.labels.rows["train"])
         share = np.clip(share, _RAREST, 1 - _RAREST).astype(np.float32)
-        model.tags.bias[...] = jnp.log(share) - jnp.log1p(-share)
+        bias = model.tags.bias
+        assert bias is not None
+        bias[...] = jnp.log(share) - jnp.log1p(-share)
         _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
         return {"params": {"net": nnx.to_pure_dict(params)}, "stats": nnx.to_pure_dict(stats)}
 
@@ -165,7 +165,8 @@ class ImageTagsTask:
             add("content_loss", goal.content, each, batch[WEIGHT])
             metrics["content_found"] = (jnp.sum(right * batch[WEIGHT]), jnp.sum(batch[WEIGHT]))
         if goal.style:
-            each, right = agreement(*output.styles, weight, goal.style_temperature)
+            one, other = output.styles
+            each, right = agreement(one, other, weight, goal.style_temperature)
             add("style_loss", goal.style, each, weight)
             metrics["style_found"] = (jnp.sum(right * weight), count)
         stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from umair_jax.data.batches import BatchSource
 from umair_jax.training.sharding import BatchPlacer
-from umair_jax.training.state import judged
+from umair_jax.training.state import State, judged
 from umair_jax.training.table_optimisers import gather_rows
 
 Arrays = dict[str, np.ndarray]
@@ -55,7 +55,7 @@ class Predictor:
 
     def __call__(
         self,
-        state: Mapping[str, Any],
+        state: State,
         context: Mapping[str, jax.Array],
         source: BatchSource,
         stop: Callable[[], bool] = lambda: False,
