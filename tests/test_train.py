@@ -26,7 +26,7 @@ from configs import smoke
 from umair_jax import job as jobs
 from umair_jax import results, settings, train
 from umair_jax.data import store
-from umair_jax.evaluate import evaluate
+from umair_jax.evaluate_bookmarks import evaluate
 from umair_jax.training import checkpoints, logs, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.optimisers import make_optimiser
