@@ -149,6 +149,7 @@ def test_the_summary_has_every_number(run):
     assert summary["chance"][CONCEPT] == pytest.approx(1 - (14 * 13) / (24 * 23))
     assert 0 < summary["chance"][ARTIST] < 0.5
     assert summary["queries"][STYLE] == 24
+    assert summary["queries"][ARTIST] == summary["pictures"]["artists"] > 100
     assert summary["pictures"]["styles"] == 36
     assert summary["labels"] == {"concept": 12, "style": 3, "group": 2, "artist": 12}
     assert summary["style"] != summary["untrained"]["style"]

@@ -159,7 +159,7 @@ def spot(left, top, width=6, height=4, side=32):
 
 
 def after(square, *move):
-    return np.asarray(moved(Image.fromarray(square), Move(*move)))
+    return np.asarray(moved(Image.fromarray(square), Move(*move))).astype(int)
 
 
 def test_a_move_by_nothing_changes_nothing(path):
@@ -172,8 +172,8 @@ def test_moves_by_whole_pixels_and_quarter_turns_are_exact():
     np.testing.assert_array_equal(after(spot(2, 12), (-8 / 32, 0.0)), white())
     turned = after(spot(10, 3), (0.0, 0.0), 1.0, 90.0)  # clockwise: the top is at the right now
     np.testing.assert_allclose(turned, np.rot90(spot(10, 3), -1), atol=1)
-    shifted = after(spot(10, 3), (4 / 32, 0.0), 1.0, 90.0)
-    np.testing.assert_allclose(shifted, np.roll(turned, 4, axis=1), atol=1)
+    shifted = after(spot(10, 3), (-4 / 32, 0.0), 1.0, 90.0)
+    np.testing.assert_allclose(shifted, np.roll(turned, -4, axis=1), atol=1)
 
 
 def test_scaling_is_about_the_centre():

@@ -115,7 +115,9 @@ def _tile(
     name = "style" if pictures.kind == STYLES else "artist"
     label = pictures.names[name][int(pictures.labels[name][row])]
     width = _TILE + 2 * _FRAME + 2
-    title, label = _fitting(pictures.titles[row], font, width), _fitting(label, font, width, 0.5)
+    title = _fitting(pictures.titles[row], font, width)
+    # Names of styles often begin alike.
+    label = _fitting(label, font, width, head=0.5 if name == "style" else 1.0)
     place = x - _FRAME, y + _TILE + _FRAME + 3
     pen.text(place, title, _INK, font)
     pen.text((place[0], place[1] + _CAPTION + 3), label, _FAINT, font)

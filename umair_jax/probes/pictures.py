@@ -24,8 +24,8 @@ LEAST_DRAWINGS = 10  # of an artist
 LARGEST_SIDE = 512  # of a moved picture
 SHIFT, SCALE, TURN = 0.12, (0.75, 1.1), 20.0
 MOVES = (
-    f"shifted by up to {SHIFT:.0%} of the side each way, scaled by {SCALE[0]} to {SCALE[1]} and "
-    f"rotated by up to {TURN:.0f} degrees, at random, on white"
+    f"shifted by up to {100 * SHIFT:.0f} % of the side each way, scaled by {SCALE[0]} to "
+    f"{SCALE[1]} and rotated by up to {TURN:.0f} degrees, at random, on white"
 )
 STYLES, ARTISTS = "styles", "artists"
 
@@ -80,13 +80,11 @@ class LabelledPictures:
         )
 
     def sample(self, count: int, seed: int) -> Int[np.ndarray, " Q"]:
-        """Rows drawn at random, each style or artist in proportion; all of them for 0."""
-        everything = np.arange(len(self))
-        if not 0 < count < len(self):
-            return everything
+        """Queries drawn at random, of each style in proportion; all pictures for 0 or artists."""
+        if self.kind == ARTISTS or not 0 < count < len(self):
+            return np.arange(len(self))
         shuffled = np.random.default_rng(seed).permutation(len(self))
-        label = self.labels["artist" if self.kind == ARTISTS else "style"]
-        grouped = shuffled[np.argsort(label[shuffled], kind="stable")]
+        grouped = shuffled[np.argsort(self.labels["style"][shuffled], kind="stable")]
         return np.sort(grouped[np.arange(count) * len(self) // count])
 
 

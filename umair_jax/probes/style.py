@@ -36,7 +36,8 @@ class ProbeConfig:
     """What is measured.
 
     Attributes:
-        queries: Pictures whose neighbours are looked at; 0 = all. All are candidates.
+        queries: Pictures in several styles whose neighbours are looked at; 0 = all. All pictures
+            are candidates, and all drawings of the artists are queries too.
         limit_concepts: Use only so many concepts, and so many artists, drawn at random; 0 = all.
         seed: Of these draws and of the moves.
         untrained: Measure the random encoder as well where there is a trained one.
