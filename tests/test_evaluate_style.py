@@ -220,6 +220,24 @@ def test_the_built_in_drawings_alone(tmp_path, trained):
     assert (tmp_path / FIGURE).exists()
 
 
+def test_weights_say_which_network_they_are_for(path, tmp_path):
+    image = dataclasses.replace(extract_config().image, base_width=2, pre_activation=False)
+    weights.save(
+        ImageEncoder(image, rngs=HostDraws(1)),
+        tmp_path / "weights.safetensors",
+        metadata={"config": json.dumps(dataclasses.asdict(image))},
+    )
+    config, console = config_of(), quiet()
+    assert config.extract.image.base_width == 4
+    options = ProbeConfig(queries=6, limit_concepts=10, untrained=False, draws=0)
+    summary = evaluate_style(config, str(path), tmp_path, options,
+                             str(tmp_path / "weights.safetensors"), console)  # fmt: skip
+    assert summary["main_encoder"] == "trained"
+    said = console.file.getvalue()
+    assert "base_width: 2 as in " in said
+    assert "not True as in config.extract.image" in " ".join(said.split())
+
+
 # What is measured -------------------------------------------------------------------------------
 
 
@@ -289,9 +307,9 @@ def test_queries_of_the_figure_are_spread(path):
     [
         (("--task=style",), "--data: got nothing; expected a parquet file, or openclipart"),
         (("--task=style", "--data=/nowhere"), "which is no file; expected a parquet file with"),
-        (("--task=styles",), "--task=styles: value should be one of <bookmarks|style>"),
+        (("--task=styles",), "--task=styles: value should be one of <run|style>"),
         (("--task=style", "--data=a", "--queries=-1"), "queries: got -1, expected 0 or more"),
-        (("--data=a",), "--data: got it with --task=bookmarks; expected --task=style"),
+        (("--data=a",), "--data: got it with --task=run; expected --task=style"),
         (("--task=style", "--checkpoint=3"), "--checkpoint: got it with --task=style; expected"),
         ((), "--workdir: got nothing; expected the folder of a run"),
         (("a",), "got ['a']; expected flags only"),
@@ -306,6 +324,15 @@ def test_a_mistake_ends_in_one_line(arguments, said, tmp_path, capsys):
     assert error.count("\n") == 1
     assert said in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_config_without_an_encoder_is_refused(path, tmp_path):
+    config = config_of()
+    with config.unlocked():
+        del config.extract
+    with pytest.raises(ValueError, match=r"got the sections .*data.*; expected extract, as in"):
+        evaluate_style(config, str(path), tmp_path / "none", console=quiet())
+    assert not (tmp_path / "none").exists()
 
 
 def test_weights_that_do_not_fit_are_an_error(path, trained, tmp_path):

@@ -14,6 +14,7 @@ from umair_jax.models.image_encoder import (
     semantic_content,
 )
 from umair_jax.models.initialise import HostDraws
+from umair_jax.models.style import StyleConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"base_width": 4, "blocks": (2, 1, 1, 1), "image_size": 32}
@@ -49,7 +50,7 @@ def test_pre_activation_and_style_blocks_change_what_is_read(images):
     for name, options in {
         "default": {},
         "relu": {"pre_activation": False},
-        "one": {"style_blocks": 1},
+        "one": {"style": StyleConfig(blocks=1)},
     }.items():
         model = ImageEncoder(ImageEncoderConfig(**SMALL, **options), rngs=HostDraws(0))
         vectors[name] = model(images)
@@ -86,8 +87,10 @@ def test_batch_statistics_normalise_that_batch_and_leave_the_encoder_alone(image
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"style_stage": 5}, "style_stage: got 5"),
-        ({"style_blocks": 4}, "style_blocks: got 4"),
+        ({"style": StyleConfig(stages=(1, 5))}, "style.stages: got 5"),
+        ({"style": StyleConfig(blocks=4)}, "style.blocks: got 4"),
+        ({"content_stage": 5}, "content_stage: got 5"),
+        ({"content_block": 24}, "content_block: got 24, expected 0 to 3"),
         ({"image_size": 16}, "image_size"),
         ({"mean": (0.5,)}, "mean"),
         ({"depth": 18}, "depth"),

@@ -1,3 +1,5 @@
+import doctest
+import functools
 import re
 from pathlib import Path
 
@@ -7,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from umair_jax.models import weights
+from umair_jax.models import resnet, weights
 from umair_jax.models.initialise import HostDraws
-from umair_jax.models.resnet import ResNet, ResNetConfig, max_pool
+from umair_jax.models.resnet import Convolution, ResNet, ResNetConfig, max_pool
 
 GOLDEN = Path(__file__).parent / "golden" / "torch_resnet.npz"
 LEAVES = {
@@ -93,9 +95,67 @@ def test_full_size_shapes_and_parameter_count():
     ]
 
 
-def test_max_pool_pads_with_minus_infinity():
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_max_pool_pads_with_minus_infinity(padding):
     x = jnp.full((1, 4, 4, 1), -1.0)
-    np.testing.assert_array_equal(max_pool(x), np.full((1, 2, 2, 1), -1.0))
+    np.testing.assert_array_equal(max_pool(x, padding), np.full((1, 2, 2, 1), -1.0))
+
+
+@pytest.mark.parametrize(("size", "side"), [(3, 8), (3, 9), (7, 8), (7, 11)])
+def test_same_padding_is_tensorflows(size, side):
+    # TensorFlow: all in all (outputs - 1) * stride + size - inputs, the odd one at the end.
+    outputs = (side + 1) // 2
+    total = (outputs - 1) * 2 + size - side
+    pads = ((0, 0), *((total // 2, total - total // 2),) * 2, (0, 0))
+    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+    convolve = Convolution(3, 5, size, 2, "same", rngs=HostDraws(0))
+    kernel = convolve.kernel[...]
+    windows = jnp.pad(x, pads)
+    expected = jax.lax.conv_general_dilated(
+        windows, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(convolve(x), expected, rtol=1e-5, atol=1e-5)
+    if size == 3:
+        windows = np.pad(x, pads, constant_values=-np.inf)
+        blocks = [windows[:, i::2, j::2][:, :outputs, :outputs] for i in range(3) for j in range(3)]
+        np.testing.assert_array_equal(max_pool(x, "same"), np.max(blocks, axis=0))
+
+
+def test_symmetric_and_same_padding_differ_where_torch_and_keras_do():
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+    torch, keras = (Convolution(3, 2, 3, 2, p, rngs=HostDraws(0)) for p in resnet.PADDINGS)
+    assert torch(x).shape == keras(x).shape == (1, 4, 4, 2)
+    assert np.abs(torch(x) - keras(x)).max() > 0.1
+    # At odd sizes and at stride 1 both are the same.
+    np.testing.assert_allclose(torch(x[:, 1:, 1:]), keras(x[:, 1:, 1:]), rtol=1e-5, atol=1e-6)
+
+
+def test_stages_of_any_number_and_width():
+    cfg = ResNetConfig(base_width=6, blocks=(1, 2, 1, 1, 1), widths=(4, 4, 5, 5, 3))
+    model = ResNet(cfg, rngs=HostDraws(0))
+    stages = jax.eval_shape(model, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+    shapes = [stage[-1].shape[1:] for stage in stages]
+    assert shapes == [(16, 16, 16), (8, 8, 16), (4, 4, 20), (2, 2, 20), (1, 1, 12)]
+    assert [cfg.channels(stage) for stage in range(1, 6)] == [shape[-1] for shape in shapes]
+    # Same width, half the resolution: the shortcut needs its convolution all the same.
+    assert model.layer2.block0.project
+    assert not model.layer2.block1.project
+
+
+def test_the_backbone_of_the_papers_authors_by_shape():
+    cfg = ResNetConfig(
+        blocks=(3, 8, 20, 20, 3, 3), widths=(64, 128, 256, 256, 512, 1024), padding="same"
+    )
+    graph, state = nnx.split(nnx.eval_shape(lambda: ResNet(cfg, rngs=nnx.Rngs(0))))
+    images = jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32)
+    stages = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, images)
+    assert stages[0][2].shape == (1, 128, 128, 256)  # style
+    assert stages[3][12].shape == (1, 16, 16, 1024)  # content
+    assert stages[5][-1].shape == (1, 4, 4, 4096)
+
+
+def test_examples():
+    assert doctest.testmod(resnet) == (0, 2)
 
 
 def test_inference_does_not_depend_on_the_batch():
@@ -131,6 +191,47 @@ def test_gradients_reach_every_parameter():
     assert np.abs(updated["bn1"]["mean"]).max() > 0
 
 
+def training_step(remat, blocks=(2,)):
+    """(params, stats) -> (loss, (outputs, new statistics)) and its arguments."""
+    cfg = ResNetConfig(base_width=4, blocks=blocks, remat=remat)
+    graph, params, stats = nnx.split(ResNet(cfg, rngs=HostDraws(1)), nnx.Param, nnx.BatchStat)
+    x = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
+
+    def loss(params, stats):
+        model = nnx.merge(graph, params, stats)
+        sums = model(x, train=True)
+        updated = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+        return jnp.square(jax.nn.relu(sums[-1][-1])).mean(), (sums, updated)
+
+    return loss, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def test_rematerialised_blocks_change_no_output_gradient_or_statistic():
+    found = {}
+    for remat in resnet.REMATS:
+        loss, params, stats = training_step(remat)
+        found[remat] = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, stats)
+    flat, structure = jax.tree.flatten(found["none"])
+    again, structure_again = jax.tree.flatten(found["block"])
+    assert structure == structure_again
+    for one, other in zip(flat, again, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    (_, (_, updated)), _ = found["block"]
+    _, _, before = training_step("none")
+    for new, old in zip(jax.tree.leaves(updated), jax.tree.leaves(before), strict=True):
+        assert np.abs(new - old).max() > 0
+
+
+def test_rematerialised_blocks_keep_less_for_the_way_back():
+    kept = {}
+    for remat in resnet.REMATS:
+        loss, params, stats = training_step(remat, blocks=(3, 4))
+        residuals = functools.partial(jax.vjp, lambda p, loss=loss, stats=stats: loss(p, stats)[0])
+        leaves = jax.tree.leaves(jax.eval_shape(lambda p, r=residuals: r(p)[1], params))
+        kept[remat] = sum(leaf.size for leaf in leaves if leaf.ndim == 4)
+    assert kept["block"] < kept["none"] / 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -138,6 +239,10 @@ def test_gradients_reach_every_parameter():
         ({"base_width": 0}, "base_width"),
         ({"dtype": "float16"}, "float16"),
         ({"blocks": (1, 0)}, "blocks"),
+        ({"widths": (4, 4)}, r"widths: got \(4, 4\) for blocks \(3, 4, 23, 3\)"),
+        ({"widths": (4, 4, 0), "blocks": (1, 1, 1)}, "widths"),
+        ({"padding": "valid"}, "padding: got 'valid', expected one of"),
+        ({"remat": "all"}, "remat: got 'all'"),
     ],
 )
 def test_wrong_options_are_refused(options, words):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from umair_jax.models.style import gram_style
+from umair_jax.models.initialise import HostDraws
+from umair_jax.models.style import StyleConfig, StyleHead, gram_style
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,3 +40,105 @@ def test_style_ignores_where_things_are():
 def test_nothing_to_look_at_is_an_error():
     with pytest.raises(ValueError, match="at least one block"):
         gram_style([])
+
+
+@pytest.fixture
+def stages():
+    keys = jax.random.split(jax.random.key(5), 3)
+    one = tuple(jax.random.normal(k, (3, 8, 8, 4)) for k in keys)
+    two = tuple(jax.random.normal(k, (3, 4, 4, 6)) for k in keys[:2])
+    return (one, two)
+
+
+def head(cfg):
+    return StyleHead(cfg, channels=(4, 6), blocks=(3, 2), rngs=HostDraws(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "width"),
+    [
+        ({}, 4),
+        ({"blocks": 1, "stages": (2,)}, 6),
+        ({"stages": (1, 2)}, 10),
+        ({"pool": "triangle"}, 10),
+        ({"pool": "triangle", "combine": "concat"}, 30),
+        ({"pool": "mean", "combine": "concat", "stages": (1, 2)}, 24),
+        ({"combine": "concat", "blocks": 2}, 8),
+        ({"pool": "triangle", "projection": 7}, 7),
+    ],
+)
+def test_widths_are_those_that_the_config_promises(options, width, stages):
+    cfg = StyleConfig(**options)
+    made = head(cfg)
+    assert made.width == width
+    (vectors,) = made(stages)
+    assert vectors.shape == (3, width)
+
+
+def test_options_by_hand(stages):
+    grams = [np.einsum("bhwc,bhwd->bcd", m, m) / 64 for m in map(np.asarray, stages[0])]
+    row, column = np.triu_indices(4)
+    expected = {
+        ("max", "concat"): np.concatenate([g.max(1) for g in grams], 1),
+        ("mean", "max"): np.maximum.reduce([g.mean(1) for g in grams]),
+        ("triangle", "max"): np.maximum.reduce(grams)[:, row, column],
+    }
+    for (pool, combine), vectors in expected.items():
+        found = gram_style(stages[0], pool, combine)
+        np.testing.assert_allclose(found, vectors, rtol=1e-4, atol=1e-6)
+    compressed = head(StyleConfig(compress=True))(stages)[0]
+    plain = np.asarray(gram_style(stages[0]))
+    np.testing.assert_allclose(
+        compressed, np.sign(plain) * np.log1p(100 * np.abs(plain)), rtol=1e-5
+    )
+
+
+def test_channel_norms_forget_what_they_divide_by(stages):
+    channels, positions = jnp.array([1.0, 5.0, 0.2, 3.0]), jnp.arange(1.0, 9.0)[None, :, None, None]
+    for norm, factor in (("channel", channels), ("position", positions)):
+        scaled = [m * factor for m in stages[0]]
+        np.testing.assert_allclose(
+            gram_style(scaled, channel_norm=norm),
+            gram_style(stages[0], channel_norm=norm),
+            rtol=1e-3,
+        )
+        assert float(jnp.abs(gram_style(scaled) - gram_style(stages[0])).max()) > 0.1
+
+
+def test_parts_are_weighted_means_that_make_up_the_whole(stages):
+    where = jnp.zeros((3, 8, 8)).at[:, :3].set(1.0)
+    made = head(StyleConfig(pool="triangle", blocks=1))
+    one, other = made(stages, parts=(where, 1 - where))
+    (whole,) = made(stages)
+    np.testing.assert_allclose((24 * one + 40 * other) / 64, whole, rtol=1e-4, atol=1e-6)
+    cut = [m[:, :3] for m in stages[0]]
+    np.testing.assert_allclose(one, made((cut, stages[1]))[0], rtol=1e-4, atol=1e-6)
+
+
+def test_standardised_vectors_have_mean_zero_and_variance_one_and_remember(stages):
+    made = head(StyleConfig(standardise=True))
+    (trained,) = made(stages, train=True, momentum=0.0)
+    np.testing.assert_allclose(trained.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(trained.var(0), 1, rtol=1e-3)
+    np.testing.assert_allclose(made(stages)[0], trained, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("options", [{}, {"pool": "triangle", "combine": "concat"}])
+def test_half_precision_maps_stay_within_a_hundredth_of_float64(dtype, options):
+    maps = jax.random.normal(jax.random.key(7), (2, 28, 28, 64), jnp.float32)
+    found = gram_style([maps.astype(dtype)], **options)
+    exact = np.asarray(maps, np.float64)
+    gram = np.einsum("bhwc,bhwd->bcd", exact, exact) / 784
+    row, column = np.triu_indices(64)
+    expected = gram[:, row, column] if options else gram.max(1)
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pool": "min"}, {"combine": "sum"}, {"stages": ()}, {"stages": (1, 1)}, {"projection": -1}],
+)
+def test_wrong_style_options_are_refused(options):
+    with pytest.raises(ValueError, match="style"):
+        StyleConfig(**options)

@@ -23,10 +23,9 @@ from rich.console import Console
 from toy_task import leaves
 
 from configs import smoke
-from umair_jax import job as jobs
-from umair_jax import results, settings, train
+from umair_jax import jobs, results, settings, train
 from umair_jax.data import store
-from umair_jax.evaluate_bookmarks import evaluate
+from umair_jax.evaluate_run import evaluate
 from umair_jax.training import checkpoints, logs, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.optimisers import make_optimiser

@@ -16,15 +16,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from umair_jax import settings
-from umair_jax.evaluate_bookmarks import evaluate
+from umair_jax.evaluate_run import evaluate
 from umair_jax.evaluate_style import evaluate_style
 from umair_jax.memory import keep_freed_memory
 from umair_jax.probes.style import ProbeConfig
 
-TASKS = ("bookmarks", "style")
+TASKS = ("run", "style")
 # Flags that the other task would ignore in silence.
 ONLY = {
-    "bookmarks": ("checkpoint",),
+    "run": ("checkpoint",),
     "style": (
         *("config", "data", "weights", "queries", "limit_concepts", "seed"),
         "untrained",
@@ -35,7 +35,7 @@ ONLY = {
 def define_flags() -> None:
     """The flags of the command line; in a function, since tests call it again."""
     options = ProbeConfig()
-    flags.DEFINE_enum("task", "bookmarks", TASKS, "What is measured.")
+    flags.DEFINE_enum("task", "run", TASKS, "What is measured: a training, or vectors.")
     flags.DEFINE_string("workdir", None, "Folder of the run; for --task=style runs/style.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or a number of updates.")
     config_flags.DEFINE_config_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from rich.console import Console
 
 from umair_jax import results, settings
 from umair_jax.encoding import ExtractConfig
+from umair_jax.models.image_encoder import ImageEncoderConfig
+from umair_jax.models.weights import read_metadata
 from umair_jax.probes import figure, pictures, report
 from umair_jax.probes.style import TRAINED, ProbeConfig, probe
 
@@ -36,7 +39,8 @@ def evaluate_style(
             the built-in drawings, which are looked at in any case.
         workdir: Where summary.json, the report and the figure go.
         options: What is measured; `log_style` is replaced by the config's.
-        weights: Trained image encoder in place of the config's; "" = the config's.
+        weights: Trained image encoder in place of the config's; "" = the config's. A file that
+            says which network it is for, as those of the image_tags job do, is taken at its word.
         console: Where tables and progress go.
 
     Returns:
@@ -48,9 +52,14 @@ def evaluate_style(
     console = console or Console()
     began = time.monotonic()
     sections = config.to_dict()
-    extract = settings.build(ExtractConfig, sections.get("extract", {}), "config.extract")
+    if "extract" not in sections:
+        raise ValueError(
+            f"config: got the sections {', '.join(sections)}; expected extract, as in "
+            "configs/base.py; it says how pictures are encoded"
+        )
+    extract = settings.build(ExtractConfig, sections["extract"], "config.extract")
     if weights:
-        extract = dataclasses.replace(extract, image_weights=weights)
+        extract = _with_weights(extract, weights, console)
     log_style = bool(sections.get("features", {}).get("log_style", False))
     options = dataclasses.replace(options or ProbeConfig(), log_style=log_style)
     limit, seed = options.limit_concepts, options.seed
@@ -89,3 +98,16 @@ def evaluate_style(
     console.print(f"Encoder: {encoder}. Written to {workdir}: "
                   f"{results.SUMMARY}, {REPORT}, {FIGURE}")  # fmt: skip
     return summary
+
+
+def _with_weights(config: ExtractConfig, path: str, console: Console) -> ExtractConfig:
+    """The config with these weights, and with the network that they say they are for."""
+    image = config.image
+    recorded = read_metadata(path).get("config")
+    if recorded:
+        image = settings.build(ImageEncoderConfig, json.loads(recorded), f"{path}: config")
+    for field in dataclasses.fields(image):
+        one, two = getattr(config.image, field.name), getattr(image, field.name)
+        if one != two:
+            console.print(f"{field.name}: {two} as in {path}, not {one} as in config.extract.image")
+    return dataclasses.replace(config, image=image, image_weights=path)

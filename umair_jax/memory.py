@@ -14,13 +14,14 @@ def keep_freed_memory() -> bool:
 
     On CPUs XLA allocates the intermediate results of a step anew each time and frees them after
     it. Beyond a few MB glibc fetches them from the operating system and gives them back at once,
-    so that every step has all their pages cleared and mapped again: at batch 4,096 of the ranker
-    28,000 page faults for 115 MB, a third of the CPU time. Here only blocks of 1 GiB and more
-    (stored vectors of a catalogue) are treated so; what is smaller stays with the process.
+    so that every step has all their pages cleared and mapped again. Here only blocks of 1 GiB and
+    more (stored vectors of a catalogue) are treated so; what is smaller stays with the process.
 
     All threads share one heap then, since those of threads other than the first hold 64 MB at
-    most. They wait for one another: at batch 128, where little is allocated, a step takes about a
-    tenth to a quarter more CPU time than without this (8 to 10 ms in the worst runs).
+    most, and they wait for one another. What it is worth depends on the size of the batch:
+    `benchmarks/ranker.py --umcm senet` trains 1.39 times as many examples a second at batch 4,096
+    as with `--allocator default`, 0.85 times as many at 1,024 and 0.71 at 128 (medians of three
+    runs each, in turn, on two cores). Extraction and evaluation have large batches.
 
     Returns:
         Whether it took effect; False where the C library is not glibc (macOS, Alpine).

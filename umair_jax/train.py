@@ -1,4 +1,4 @@
-"""Trains what a config names: data set, feature bank, ranker, evaluation, in one go.
+"""Trains what a config names, from the data set to the evaluation, in one go.
 
     python -m umair_jax.train --config=configs/base.py [--config.seed=1] [--workdir=runs/one]
 
@@ -16,10 +16,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
-from umair_jax import results, settings
-from umair_jax.job import Job, assemble, measured
+from umair_jax import jobs, results, settings
+from umair_jax.jobs import Job
 from umair_jax.memory import keep_freed_memory, peak_memory_bytes
-from umair_jax.tasks import bookmarks
 from umair_jax.training.loop import FitResult, fit
 
 
@@ -40,13 +39,10 @@ def train(
     console = console or Console()
     began = time.monotonic()
     workdir = Path(workdir)
-    job = assemble(config, console)
-    source = bookmarks.batch_source(
-        job.data, "train", job.fit.train.batch_size, seed=job.fit.train.seed
-    )
+    job = jobs.assemble(config, console)
     result = fit(
         job.task,
-        source,
+        job.source,
         job.evaluators(),
         job.fit,
         workdir,
@@ -55,11 +51,11 @@ def train(
     )
     if result.interrupted:
         return {"task": job.task.name, "steps": result.steps, "interrupted": True}
-    summary = summarise(job, result)
+    summary = summarise(job, result) | job.export(workdir, result.state, result.predict)
     summary["wall_seconds"] = time.monotonic() - began
     summary["peak_memory_bytes"] = peak_memory_bytes()
     results.write(workdir, summary)
-    results.show(summary, console)
+    job.show(summary, console)
     console.print(
         f"{summary['steps']:,} steps, {summary['examples_per_second']:,.0f} examples/s, "
         f"{summary['wall_seconds']:.0f} s in all, at most {_gib(summary['peak_memory_bytes'])}; "
@@ -80,7 +76,7 @@ def summarise(job: Job, result: FitResult) -> dict[str, Any]:
         "examples_per_second": result.examples_per_second,
         "data_wait_share": result.data_wait_share,
         "params": result.params,
-        **measured(job, result.evals),
+        **job.measured(result.evals),
     }
 
 

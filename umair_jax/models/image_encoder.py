@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float
 
 from umair_jax.models.initialise import Draws
 from umair_jax.models.resnet import ResNet, ResNetConfig
-from umair_jax.models.style import gram_style
+from umair_jax.models.style import StyleConfig, StyleHead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +24,14 @@ class ImageEncoderConfig:
         depth: 50, 101 or 152 layers.
         base_width: Channels of the stem; 64 is the standard width (content 2048, style 256).
         blocks: Blocks per stage in place of those of `depth`; empty = those of `depth`.
+        widths: Inner width of every stage's blocks, a quarter of its channels; empty = base_width,
+            doubled from stage to stage.
+        padding: "symmetric" as in torch, or "same" as in TensorFlow.
+        epsilon: Added to the variance by every BatchNorm; 1e-5 in torch, 1e-3 in Keras.
         image_size: Height and width of the square input, in pixels.
-        content_stage: Stage (from 1) whose last block is averaged into the content vector.
-        style_stage: Stage (from 1) whose blocks give the style vector.
-        style_blocks: How many blocks of that stage, from its first; 0 = all.
+        content_stage: Stage (from 1) that is averaged into the content vector.
+        content_block: Block of that stage, from 1; 0 = its last.
+        style: Where style is read, and how.
         pre_activation: Read the residual sums before the ReLU of their block (as the paper's code
             does) rather than after it.
         mean: Subtracted from the channels of images in [0, 1]; empty = nothing.
@@ -34,32 +39,44 @@ class ImageEncoderConfig:
         last_gamma: Initial scale of every block's last BatchNorm. Small values keep an untrained
             network close to its shortcuts, so that its vectors still tell pictures apart.
         dtype: "float32" or "bfloat16" convolutions.
+        remat: "none", or "block": in training only the inputs of blocks are kept, and what is
+            inside is computed again for the gradient.
     """
 
     depth: int = 101
     base_width: int = 16
     blocks: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    padding: str = "symmetric"
+    epsilon: float = 1e-5
     image_size: int = 128
     content_stage: int = 4
-    style_stage: int = 1
-    style_blocks: int = 0
+    content_block: int = 0
+    style: StyleConfig = dataclasses.field(default_factory=StyleConfig)
     pre_activation: bool = True
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     last_gamma: float = 0.1
     dtype: str = "float32"
+    remat: str = "none"
 
     def __post_init__(self):
-        stages = len(self.resnet.blocks_per_stage)
-        for name in ("content_stage", "style_stage"):
-            if not 1 <= getattr(self, name) <= stages:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 to {stages}.")
-        available = self.resnet.blocks_per_stage[self.style_stage - 1]
-        if not 0 <= self.style_blocks <= available:
-            raise ValueError(
-                f"style_blocks: got {self.style_blocks}, expected 0 (all) to {available}, the "
-                f"number of blocks of stage {self.style_stage}."
-            )
+        blocks = self.resnet.blocks_per_stage
+        stages = len(blocks)
+        for name, stage in (
+            ("content_stage", self.content_stage),
+            *(("style.stages", stage) for stage in self.style.stages),
+        ):
+            if not 1 <= stage <= stages:
+                raise ValueError(f"{name}: got {stage}, expected 1 to {stages}.")
+        for name, wanted, available in (
+            ("content_block", self.content_block, blocks[self.content_stage - 1]),
+            ("style.blocks", self.style.blocks, min(blocks[s - 1] for s in self.style.stages)),
+        ):
+            if not 0 <= wanted <= available:
+                raise ValueError(
+                    f"{name}: got {wanted}, expected 0 to {available}, the number of blocks there."
+                )
         if self.image_size < 2 ** (stages + 1):
             raise ValueError(
                 f"image_size: got {self.image_size}, expected at least {2 ** (stages + 1)} pixels."
@@ -75,8 +92,12 @@ class ImageEncoderConfig:
             depth=self.depth,
             base_width=self.base_width,
             blocks=self.blocks,
+            widths=self.widths,
+            padding=self.padding,
+            epsilon=self.epsilon,
             last_gamma=self.last_gamma,
             dtype=self.dtype,
+            remat=self.remat,
         )
 
     @property
@@ -87,7 +108,12 @@ class ImageEncoderConfig:
     @property
     def style_width(self) -> int:
         """Width of the style vector."""
-        return self.resnet.channels(self.style_stage)
+        channels, blocks = self.resnet.channels, self.resnet.blocks_per_stage
+        pooled = [self.style.pooled_width(channels(s), blocks[s - 1]) for s in self.style.stages]
+        return self.style.projection or sum(pooled)
+
+
+Stages = tuple[tuple[Float[Array, "B _h _w _c"], ...], ...]
 
 
 class ImageVectors(NamedTuple):
@@ -106,6 +132,9 @@ class ImageEncoder(nnx.Module):
     def __init__(self, cfg: ImageEncoderConfig, *, rngs: Draws):
         self.cfg = cfg
         self.backbone = ResNet(cfg.resnet, rngs=rngs)
+        blocks = cfg.resnet.blocks_per_stage
+        channels = [cfg.resnet.channels(stage) for stage in range(1, len(blocks) + 1)]
+        self.style_head = StyleHead(cfg.style, channels, blocks, rngs=rngs)
 
     def __call__(self, images: Float[Array, "B H W 3"], train: bool = False) -> ImageVectors:
         """Encodes images.
@@ -118,17 +147,37 @@ class ImageEncoder(nnx.Module):
         Returns:
             Content [B, content_width] and style [B, style_width], float32.
         """
+        content, (style,) = self.read(self.maps(images, train), train)
+        return ImageVectors(content, style)
+
+    def maps(self, images: Float[Array, "B H W 3"], train: bool = False) -> Stages:
+        """The maps that the vectors are read from, for each stage those of its blocks."""
         cfg = self.cfg
         if cfg.mean:
             images = images - jnp.asarray(cfg.mean, images.dtype)
         if cfg.std:
             images = images / jnp.asarray(cfg.std, images.dtype)
         stages = self.backbone(images, train)
-        content = stages[cfg.content_stage - 1][-1]
-        style = stages[cfg.style_stage - 1][: cfg.style_blocks or None]
         if not cfg.pre_activation:
-            content, style = jax.nn.relu(content), tuple(jax.nn.relu(block) for block in style)
-        return ImageVectors(semantic_content(content), gram_style(style))
+            stages = tuple(tuple(jax.nn.relu(block) for block in blocks) for blocks in stages)
+        return stages
+
+    def read(
+        self, stages: Stages, train: bool = False, parts: Sequence[Float[Array, "B H W"]] = ()
+    ) -> tuple[Float[Array, "B C"], tuple[Float[Array, "B S"], ...]]:
+        """Content of whole pictures, and style of them or of their parts.
+
+        Args:
+            stages: What `maps` returned.
+            train: Use and update the statistics of the style head.
+            parts: Weights of positions, see StyleHead.
+
+        Returns:
+            Content, and one array of style vectors a part (of the whole if there are no parts).
+        """
+        cfg = self.cfg
+        content = semantic_content(stages[cfg.content_stage - 1][cfg.content_block - 1])
+        return content, self.style_head(stages, train, parts, cfg.resnet.momentum)
 
 
 def semantic_content(maps: Float[Array, "B H W C"]) -> Float[Array, "B C"]:

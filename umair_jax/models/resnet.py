@@ -1,4 +1,4 @@
-"""Bottleneck ResNet (50, 101, 152 layers, any width), numerically torchvision's."""
+"""Bottleneck ResNet of any depth and width, numerically torchvision's or Keras's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from umair_jax.models.initialise import Draws, normal
 BLOCKS_OF_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 EXPANSION = 4
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+PADDINGS = ("symmetric", "same")
+REMATS = ("none", "block")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +26,14 @@ class ResNetConfig:
 
     Attributes:
         depth: 50, 101 or 152: which row of the original paper's table gives the blocks per stage.
-        base_width: Channels of the stem; 64 is the standard width. Stage s (from 1) has
-            4 * base_width * 2**(s-1) output channels.
-        blocks: Blocks per stage, in place of those of `depth`; empty = those of `depth`.
+        base_width: Channels of the stem; 64 is the standard width.
+        blocks: Blocks per stage, in place of those of `depth`, for any number of stages; empty =
+            those of `depth`.
+        widths: Inner (bottleneck) channels of each stage; a stage has four times as many output
+            channels. Empty = base_width * 2**(s-1) for stage s (from 1).
+        padding: How 3x3 and 7x7 windows reach over the edge. "symmetric" adds kernel // 2 on every
+            side (torch); "same" is Keras's and TensorFlow's SAME, which at stride 2 and even sizes
+            adds one less at the top and left than at the bottom and right.
         last_gamma: Initial scale of the last BatchNorm of every block. 1 is torchvision's
             default, 0 its `zero_init_residual`. Only matters before weights are trained or loaded.
         epsilon: Added to the variance by every BatchNorm.
@@ -34,15 +41,30 @@ class ResNetConfig:
             (torch's momentum 0.1 is 0.9 here).
         dtype: "float32" or "bfloat16": type of the convolutions' inputs. Parameters, statistics
             and normalisation are float32 in both cases.
+        remat: "none", or "block": training keeps each block's input alone and computes the rest
+            again on the way back. For accelerators: XLA's compiler for CPUs drops the barriers that
+            hold this back until it is needed, and does the work without saving the memory.
+
+    The backbone of the paper's authors is DeepDanbooru's third ResNet, Keras weights included:
+
+    >>> cfg = ResNetConfig(
+    ...     blocks=(3, 8, 20, 20, 3, 3), widths=(64, 128, 256, 256, 512, 1024), padding="same",
+    ...     epsilon=1e-3, momentum=0.99, last_gamma=0.0,
+    ... )
+    >>> [cfg.channels(stage) for stage in range(1, 7)]
+    [256, 512, 1024, 1024, 2048, 4096]
     """
 
     depth: int = 101
     base_width: int = 64
     blocks: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    padding: str = "symmetric"
     last_gamma: float = 1.0
     epsilon: float = 1e-5
     momentum: float = 0.9
     dtype: str = "float32"
+    remat: str = "none"
 
     def __post_init__(self):
         if self.depth not in BLOCKS_OF_DEPTH:
@@ -56,29 +78,58 @@ class ResNetConfig:
             raise ValueError(
                 f"ResNet blocks: got {self.blocks}, expected at least 1 in each stage."
             )
-        if self.dtype not in DTYPES:
-            raise ValueError(f"ResNet dtype: got {self.dtype!r}, expected one of {sorted(DTYPES)}.")
+        if self.widths and min(self.widths) < 1:
+            raise ValueError(
+                f"ResNet widths: got {self.widths}, expected at least 1 in each stage."
+            )
+        if self.widths and len(self.widths) != len(self.blocks_per_stage):
+            raise ValueError(
+                f"ResNet widths: got {self.widths} for blocks {self.blocks_per_stage}, expected "
+                "one width per stage; give blocks=(...) for another number of stages."
+            )
+        closed = {"dtype": tuple(DTYPES), "padding": PADDINGS, "remat": REMATS}
+        for name, options in closed.items():
+            if getattr(self, name) not in options:
+                raise ValueError(
+                    f"ResNet {name}: got {getattr(self, name)!r}, expected one of {options}."
+                )
 
     @property
     def blocks_per_stage(self) -> tuple[int, ...]:
         """Number of bottleneck blocks of each stage."""
         return self.blocks or BLOCKS_OF_DEPTH[self.depth]
 
+    @property
+    def widths_per_stage(self) -> tuple[int, ...]:
+        """Inner (bottleneck) channels of each stage."""
+        doubled = (self.base_width * 2**i for i in range(len(self.blocks_per_stage)))
+        return self.widths or tuple(doubled)
+
     def channels(self, stage: int) -> int:
         """Output channels of a stage, counted from 1."""
-        return EXPANSION * self.base_width * 2 ** (stage - 1)
+        return EXPANSION * self.widths_per_stage[stage - 1]
 
 
 class Convolution(nnx.Module):
-    """Square convolution without bias; symmetric zero padding of kernel // 2, as in torch."""
+    """Square convolution without bias, zeros around the map."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int, *, rngs: Draws):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        stride: int,
+        padding: str = "symmetric",
+        *,
+        rngs: Draws,
+    ):
         # Kaiming normal over the fan-out, torchvision's choice for its ResNets.
         scale = math.sqrt(2.0 / (outputs * size * size))
         shape = (size, size, inputs, outputs)
         self.kernel = nnx.Param(normal(rngs, shape, scale))
         self.size = size
         self.stride = stride
+        self.padding = padding
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Convolves in the dtype of `x`."""
@@ -89,12 +140,11 @@ class Convolution(nnx.Module):
             if self.stride > 1:
                 x = x[:, :: self.stride, :: self.stride]
             return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
-        pad = self.size // 2
         return jax.lax.conv_general_dilated(
             x,
             kernel,
             window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
+            padding=_pads(self.padding, self.size),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
@@ -137,7 +187,7 @@ class Bottleneck(nnx.Module):
         outputs = EXPANSION * width
         self.conv1 = Convolution(inputs, width, 1, 1, rngs=rngs)
         self.bn1 = BatchNorm(width, cfg)
-        self.conv2 = Convolution(width, width, 3, stride, rngs=rngs)
+        self.conv2 = Convolution(width, width, 3, stride, cfg.padding, rngs=rngs)
         self.bn2 = BatchNorm(width, cfg)
         self.conv3 = Convolution(width, outputs, 1, 1, rngs=rngs)
         self.bn3 = BatchNorm(outputs, cfg, gamma=cfg.last_gamma)
@@ -163,6 +213,7 @@ class Stage(nnx.Module):
         self, inputs: int, width: int, stride: int, blocks: int, cfg: ResNetConfig, *, rngs: Draws
     ):
         self.blocks = blocks
+        self.remat = cfg.remat
         for i in range(blocks):
             # String-named attributes, not a list: integer keys break exported pytrees.
             block = Bottleneck(inputs, width, stride, cfg, rngs=rngs)
@@ -175,7 +226,11 @@ class Stage(nnx.Module):
         """Returns the residual sum of every block, before its ReLU."""
         sums = []
         for i in range(self.blocks):
-            sums.append(getattr(self, f"block{i}")(x, train))
+            block = getattr(self, f"block{i}")
+            if train and self.remat == "block":
+                sums.append(_rematerialised(block, x))
+            else:
+                sums.append(block(x, train))
             x = jax.nn.relu(sums[-1])
         return tuple(sums)
 
@@ -188,13 +243,13 @@ class ResNet(nnx.Module):
 
     def __init__(self, cfg: ResNetConfig, *, rngs: Draws):
         self.cfg = cfg
-        width = cfg.base_width
-        self.conv1 = Convolution(3, width, 7, 2, rngs=rngs)
-        self.bn1 = BatchNorm(width, cfg)
-        inputs = width
-        for stage, blocks in enumerate(cfg.blocks_per_stage, start=1):
+        inputs = cfg.base_width
+        self.conv1 = Convolution(3, inputs, 7, 2, cfg.padding, rngs=rngs)
+        self.bn1 = BatchNorm(inputs, cfg)
+        shapes = zip(cfg.widths_per_stage, cfg.blocks_per_stage, strict=True)
+        for stage, (width, blocks) in enumerate(shapes, start=1):
             stride = 1 if stage == 1 else 2
-            room = Stage(inputs, width * 2 ** (stage - 1), stride, blocks, cfg, rngs=rngs)
+            room = Stage(inputs, width, stride, blocks, cfg, rngs=rngs)
             setattr(self, f"layer{stage}", room)
             inputs = cfg.channels(stage)
 
@@ -214,7 +269,7 @@ class ResNet(nnx.Module):
         """
         x = images.astype(DTYPES[self.cfg.dtype])
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
-        x = max_pool(x)
+        x = max_pool(x, self.cfg.padding)
         outputs = []
         for stage in range(1, len(self.cfg.blocks_per_stage) + 1):
             sums = getattr(self, f"layer{stage}")(x, train)
@@ -223,13 +278,40 @@ class ResNet(nnx.Module):
         return tuple(outputs)
 
 
-def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """3x3 max-pool of stride 2, padded with minus infinity by one on every side, as in torch."""
+def max_pool(x: Float[Array, "B H W C"], padding: str = "symmetric") -> Float[Array, "B h w C"]:
+    """3x3 max-pool of stride 2, padded with minus infinity (see `ResNetConfig.padding`)."""
+    pads = _pads(padding, 3)
     return jax.lax.reduce_window(
         x,
         np.array(-np.inf, x.dtype),  # a constant, or JAX has no gradient for it
         jax.lax.max,
         window_dimensions=(1, 3, 3, 1),
         window_strides=(1, 2, 2, 1),
-        padding=((0, 0), (1, 1), (1, 1), (0, 0)),
+        padding=pads if isinstance(pads, str) else ((0, 0), *pads, (0, 0)),
     )
+
+
+def _pads(padding: str, size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:
+    if padding == "same":
+        return "SAME"
+    pair = (size // 2, size // 2)
+    return pair, pair
+
+
+def _rematerialised(block: Bottleneck, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    """The block's output in training; only `x` is kept for the way back.
+
+    A pure function of parameters, statistics and input goes under `jax.checkpoint`. It returns the
+    new statistics, because what is written to a module inside a transformation is lost.
+    """
+    graph, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
+
+    @jax.checkpoint
+    def run(params, stats, x):
+        copy = nnx.merge(graph, params, stats)
+        return copy(x, train=True), nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
+
+    y, updated = run(nnx.to_pure_dict(params), nnx.to_pure_dict(stats), x)
+    nnx.replace_by_pure_dict(stats, updated)
+    nnx.update(block, stats)
+    return y

@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
+
+# How weights may be stored; in a module they have the module's own type.
+DTYPES = {name: jnp.dtype(name) for name in ("float32", "float16", "bfloat16")}
 
 
 def flatten(module: nnx.Module) -> dict[str, np.ndarray]:
@@ -25,6 +28,16 @@ def flatten(module: nnx.Module) -> dict[str, np.ndarray]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             flat["/".join(str(key.key) for key in path)] = np.asarray(leaf)
     return dict(sorted(flat.items()))
+
+
+def shapes(module: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every leaf of `flatten`, also of a module from `nnx.eval_shape`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for kind in (nnx.Param, nnx.BatchStat):
+        tree = nnx.to_pure_dict(nnx.state(module, kind))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            found["/".join(str(key.key) for key in path)] = tuple(leaf.shape)
+    return dict(sorted(found.items()))
 
 
 def fill(module: nnx.Module, flat: Mapping[str, np.ndarray]) -> None:
@@ -40,6 +53,11 @@ def fill(module: nnx.Module, flat: Mapping[str, np.ndarray]) -> None:
         f"shape of {name}: got {flat[name].shape}, expected {expected[name].shape}"
         for name in expected
         if name in flat and flat[name].shape != expected[name].shape
+    ]
+    problems += [
+        f"dtype of {name}: got {flat[name].dtype}, expected one of {tuple(DTYPES)}"
+        for name in expected
+        if name in flat and flat[name].dtype not in DTYPES.values()
     ]
     if problems:
         raise ValueError(
@@ -59,25 +77,87 @@ def fill(module: nnx.Module, flat: Mapping[str, np.ndarray]) -> None:
         nnx.update(module, state)
 
 
-def save(module: nnx.Module, path: str | os.PathLike[str]) -> None:
-    """Writes the weights to a safetensors file, all or nothing."""
-    partial = Path(path).with_suffix(".partial")
-    # Not save_file, which hides the file from other users of a shared folder.
-    partial.write_bytes(serialise(flatten(module)))
-    os.replace(partial, path)
+def save(
+    module: nnx.Module,
+    path: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the weights to a safetensors file, all or nothing.
+
+    Args:
+        module: Whose parameters and statistics.
+        path: The file.
+        dtype: "float32", "float16" or "bfloat16": how the weights are stored.
+        metadata: Texts by name, for `read_metadata`.
+
+    Raises:
+        ValueError: The dtype is unknown, or a value is too large for it.
+    """
+    write(flatten(module), path, dtype=dtype, metadata=metadata)
 
 
 def load(module: nnx.Module, path: str | os.PathLike[str]) -> None:
-    """Reads weights that `save` wrote into a module of the same configuration.
+    """Reads weights that `save` wrote, in any dtype, into a module of the same configuration.
 
     Raises:
         ValueError: The file cannot be read, or does not fit the module.
     """
+    fill(module, read(path))
+
+
+def write(
+    flat: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """As `save`, for arrays by name."""
+    if dtype not in DTYPES:
+        raise ValueError(f"weights dtype: got {dtype!r}, expected one of {tuple(DTYPES)}.")
+    stored, problems = {}, []
+    for name, array in flat.items():
+        with np.errstate(over="ignore"):
+            # In C order, or safetensors would write the memory behind a transposed view.
+            stored[name] = np.asarray(array, DTYPES[dtype], order="C")
+        if np.isfinite(array).all() and not np.isfinite(stored[name]).all():
+            problems.append(f"{name}: up to {np.abs(array).max():.3g}")
+    if problems:
+        raise ValueError(
+            f"weights: {len(problems)} arrays have values too large for {dtype}; store them as "
+            "bfloat16 or float32.\n  " + "\n  ".join(problems)
+        )
+    partial = Path(path).with_suffix(".partial")
+    # Not save_file, which hides the file from other users of a shared folder.
+    partial.write_bytes(serialise(stored, None if metadata is None else dict(metadata)))
+    os.replace(partial, path)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Every array of a safetensors file by name, in the dtype of the file.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
     try:
-        flat = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
-    fill(module, flat)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts that a safetensors file carries beside its arrays; empty without any.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
 
 
 def digest(module: nnx.Module, config: Any) -> str:

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from umair_jax.data.batches import BatchSource
 from umair_jax.training.sharding import BatchPlacer
+from umair_jax.training.state import judged
 from umair_jax.training.table_optimisers import gather_rows
 
 Arrays = dict[str, np.ndarray]
@@ -62,7 +63,7 @@ class Predictor:
         """Predictions for the source's E examples.
 
         Args:
-            state: training state; only ``params`` and ``stats`` are read.
+            state: training state; only what ``state.judged`` takes of it is read.
             context: the task's arrays, on the mesh.
             source: examples; its batch size must divide over the data axis.
             stop: asked between batches; True gives up.
@@ -70,13 +71,14 @@ class Predictor:
         Returns:
             Name -> array [E, ...] in the order of the examples; None if told to stop.
         """
+        params, stats = judged(state)
         place = BatchPlacer(self._mesh, source.batch_size)
         pending: deque[Any] = deque()
         parts: list[Arrays] = []
         for batch in source.padded_batches(place.rows):
             if stop():
                 return None
-            pending.append(self._predict(state["params"], state["stats"], context, place(batch)))
+            pending.append(self._predict(params, stats, context, place(batch)))
             # Read a batch while the next one is computed.
             if len(pending) > 1:
                 parts.append(jax.device_get(pending.popleft()))

@@ -145,6 +145,7 @@ def fit(
     init = states.initialiser(task, optimiser, config.tables, train.seed)
     abstract = states.abstract_state(init, mesh, config.mesh.rules)
     place = BatchPlacer(mesh, train.batch_size)
+    _check_micro_batches(train.batch_size, train.micro_batches, mesh)
     record = dataclasses.asdict(config) if record is None else record
     _open_workdir(workdir, record, restart)
     if config.log.sharding_table and main:
@@ -158,7 +159,7 @@ def fit(
         found = saved.restore_newest(abstract)
         step, state, ledger = found or (0, states.create(init, abstract), Ledger())
         context = place_context(task.context(), mesh, config.mesh.context_rules)
-        step_fn = TrainStep(task, optimiser, config.tables, mesh, train.seed, abstract)
+        step_fn = TrainStep(task, optimiser, config.tables, mesh, train.seed, abstract, train.micro_batches)
         predictor = Predictor(task, mesh)
         evaluated = ledger.evaluated_step == step
         writer = MetricsWriter(workdir, step, config.log.tensorboard, main, evaluated)
@@ -286,6 +287,14 @@ def _open_workdir(workdir: Path, record: Mapping[str, Any], restart: bool) -> No
     check_config(workdir, record)
     if main:
         write_config(workdir, record)
+
+
+def _check_micro_batches(batch_size: int, parts: int, mesh: Mesh) -> None:
+    if batch_size % (parts * mesh.shape["data"]):
+        raise ValueError(
+            f"train.batch_size {batch_size} does not divide into {parts} micro-batches over "
+            f"{mesh.shape['data']} devices; use a multiple of {parts * mesh.shape['data']}"
+        )
 
 
 def _check_evaluators(evaluators: Mapping[str, Evaluator], mesh: Mesh, metric: str) -> None:

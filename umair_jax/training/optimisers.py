@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -44,6 +45,8 @@ class OptimConfig:
         b2: decay of Adam's second moment.
         eps: added to Adam's denominator.
         momentum: of ``sgd``; 0 is plain.
+        ema_decay: share that the average of the network's weights (and BatchNorm statistics) keeps
+            at each update; evaluation and export then use the average. 0 keeps no average.
     """
 
     name: str = "adam"
@@ -58,6 +61,7 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-7
     momentum: float = 0.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks names, ranges and the regular expression."""
@@ -67,6 +71,8 @@ class OptimConfig:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.warmup_fraction <= 1:
             raise ValueError(f"warmup_fraction must lie in [0, 1], got {self.warmup_fraction}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         for field in ("weight_decay", "clip_norm", "final_fraction", "momentum"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
@@ -104,11 +110,13 @@ class Optimiser:
         transform: the optax transformation.
         factor: schedule as a share of the peak rate, also followed by the tables.
         learning_rate: the peak rate.
+        ema_decay: of the average of the weights; 0 = none.
     """
 
     transform: optax.GradientTransformation
     factor: Schedule
     learning_rate: float
+    ema_decay: float = 0.0
 
     def init(self, params: Tree) -> dict[str, Any]:
         """State for these parameters: nested dictionaries of arrays."""
@@ -122,6 +130,14 @@ class Optimiser:
         changes, new = self.transform.update(gradients, from_plain(state, like), params)
         rate = -self.rate(step)
         return jax.tree.map(lambda p, c: p + rate * c, params, changes), to_plain(new)
+
+    def average(self, old: Tree, new: Tree, step: Int[Array, ""]) -> Tree:
+        """The moving average after one more update.
+
+        It keeps at most (1 + step) / (10 + step), so that the initial weights are soon forgotten.
+        """
+        keep = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
+        return jax.tree.map(lambda a, b: keep * a + (1 - keep) * b, old, new)
 
     def rate(self, step: Int[Array, ""] | int) -> Float[Array, ""] | float:
         """Learning rate of the update that follows ``step`` earlier ones."""
@@ -154,7 +170,12 @@ def make_optimiser(config: OptimConfig, total_steps: int) -> Optimiser:
     if config.weight_decay and config.name == "adamw":
         stages.append(decay)
     transform = optax.named_chain(*stages) if stages else optax.identity()
-    return Optimiser(transform, schedule_factor(config, total_steps), config.learning_rate)
+    return Optimiser(
+        transform,
+        schedule_factor(config, total_steps),
+        config.learning_rate,
+        config.ema_decay,
+    )
 
 
 def to_plain(state: Any) -> Any:

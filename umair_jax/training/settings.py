@@ -30,6 +30,8 @@ class TrainConfig:
         early_stop_evals: evaluations without an improvement of ``checkpoint.best_metric`` after
             which the run ends; 0 never.
         read_threads: threads that gather batches.
+        micro_batches: parts of each batch that are differentiated one after another, so that a
+            large batch fits into a small memory; BatchNorm then sees one part at a time.
     """
 
     batch_size: int = 1024
@@ -41,6 +43,7 @@ class TrainConfig:
     checkpoint_every_steps: int = 0
     early_stop_evals: int = 0
     read_threads: int = 2
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -51,7 +54,7 @@ class TrainConfig:
             )
         if (self.steps or 0) < 0 or (self.epochs or 0) < 0:
             raise ValueError(f"nothing to train: steps={self.steps}, epochs={self.epochs}")
-        for field in ("batch_size", "log_every_steps"):
+        for field in ("batch_size", "log_every_steps", "micro_batches"):
             if getattr(self, field) < 1:
                 raise ValueError(f"train.{field} must be 1 or more, got {getattr(self, field)}")
         for field in (

@@ -1,7 +1,8 @@
 """The training state: one nested dictionary of arrays, created where it will live.
 
     {"step": int32, "params": {"net": ..., "tables": {name: float32 [V, D]}},
-     "stats": ..., "opt": {"net": ..., "tables": {name: {...}}}}
+     "stats": ..., "opt": {"net": ..., "tables": {name: {...}}},
+     "ema": {"net": ..., "stats": ...}}                  only where an average is kept
 
 Shapes come first (``jax.eval_shape``), then the rules say where each leaf lives, then one jitted
 initialisation writes every leaf in its place: no array ever exists on one device only.
@@ -32,7 +33,7 @@ def initialiser(
     def init() -> State:
         made = task.init(jax.random.fold_in(jax.random.key(seed), 0))
         params = {"net": made["params"]["net"], "tables": made["params"].get("tables", {})}
-        return {
+        state = {
             "step": jnp.zeros((), jnp.int32),
             "params": params,
             "stats": made.get("stats", {}),
@@ -44,6 +45,12 @@ def initialiser(
                 },
             },
         }
+        if optimiser.ema_decay:
+            # Copies: a donated buffer must not be given twice.
+            state["ema"] = jax.tree.map(
+                jnp.copy, {"net": params["net"], "stats": state["stats"]}
+            )
+        return state
 
     return init
 
@@ -71,6 +78,14 @@ def shardings_of(abstract: State) -> State:
 def create(init: Callable[[], State], abstract: State) -> State:
     """The state of step 0, every leaf created where its sharding says."""
     return jax.jit(init, out_shardings=shardings_of(abstract))()
+
+
+def judged(state: State) -> tuple[dict[str, Any], Any]:
+    """Parameters and statistics to evaluate and export: the averaged ones where there are any."""
+    params, stats = state["params"], state["stats"]
+    if "ema" not in state:
+        return params, stats
+    return {**params, "net": state["ema"]["net"]}, state["ema"]["stats"]
 
 
 def count_params(abstract: State) -> int:

@@ -33,6 +33,7 @@ class TrainStep:
         mesh: Mesh,
         seed: int,
         abstract: State,
+        micro_batches: int = 1,
     ) -> None:
         """Builds the function; nothing is compiled yet.
 
@@ -43,6 +44,9 @@ class TrainStep:
             mesh: where everything lives.
             seed: of the dropout keys; update s uses key fold_in(seed, s).
             abstract: shapes and shardings of the state.
+            micro_batches: parts of the batch whose gradients are taken one after another and
+                averaged. Statistics of BatchNorm then are those of a part; every device works on
+                each part.
         """
         self._names: list[str] = []
 
@@ -54,12 +58,21 @@ class TrainStep:
                 name: gather_rows(params["tables"][name], r, mesh) for name, r in rows.items()
             }
 
-            def objective(net: Any, looked_up: Any) -> Any:
-                return task.loss(net, looked_up, state["stats"], context, batch, key)
+            def gradients(stats: Any, looked_up: Any, batch: Any, key: jax.Array) -> Any:
+                def objective(net: Any, looked_up: Any) -> Any:
+                    return task.loss(net, looked_up, stats, context, batch, key)
 
-            (loss, (stats, metrics)), (net_gradient, row_gradients) = jax.value_and_grad(
-                objective, argnums=(0, 1), has_aux=True
-            )(params["net"], looked_up)
+                return jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(
+                    params["net"], looked_up
+                )
+
+            if micro_batches == 1:
+                found = gradients(state["stats"], looked_up, batch, key)
+            else:
+                found = _accumulated(
+                    gradients, state["stats"], looked_up, batch, key, micro_batches
+                )
+            (loss, (stats, metrics)), (net_gradient, row_gradients) = found
             net, net_state = optimiser.update(
                 net_gradient, state["opt"]["net"], params["net"], step
             )
@@ -82,13 +95,15 @@ class TrainStep:
             # All metrics in one array: one transfer a step. The names are known once traced.
             self._names = sorted(metrics)
             packed = [jnp.stack([jnp.float32(part) for part in metrics[n]]) for n in self._names]
-            state = {
+            new = {
                 "step": step + 1,
                 "params": {"net": net, "tables": new_tables},
                 "stats": stats,
                 "opt": {"net": net_state, "tables": table_states},
             }
-            return state, jnp.stack(packed)
+            if "ema" in state:
+                new["ema"] = optimiser.average(state["ema"], {"net": net, "stats": stats}, step)
+            return new, jnp.stack(packed)
 
         self._update = jax.jit(
             update,
@@ -117,3 +132,34 @@ class TrainStep:
     def lower(self, state: Any, context: Any, batch: Any) -> Any:
         """The lowered update (``jax.stages.Lowered``), to count its operations."""
         return self._update.lower(state, context, batch)
+
+
+def _accumulated(
+    gradients: Any, stats: Any, looked_up: Any, batch: Any, key: jax.Array, parts: int
+) -> Any:
+    """What ``gradients`` gives, its mean over parts of the batch that are taken in turn."""
+
+    def split(array: jax.Array) -> jax.Array:
+        # Part i has examples i, i + parts, ...: each stays on the device that holds it.
+        return array.reshape(array.shape[0] // parts, parts, *array.shape[1:]).swapaxes(0, 1)
+
+    def join(array: jax.Array) -> jax.Array:
+        return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+
+    def one(carried: Any, part: Any) -> Any:
+        stats, total = carried
+        number, looked_up, batch = part
+        (loss, (stats, metrics)), (net, rows) = gradients(
+            stats, looked_up, batch, jax.random.fold_in(key, number)
+        )
+        return (stats, jax.tree.map(jnp.add, total, net)), (loss, metrics, rows)
+
+    pieces = jnp.arange(parts), jax.tree.map(split, looked_up), jax.tree.map(split, batch)
+    first = jax.tree.map(lambda leaf: leaf[0], pieces)
+    like = jax.eval_shape(lambda: gradients(stats, first[1], first[2], key))[1][0]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    (stats, net), (losses, metrics, rows) = jax.lax.scan(one, (stats, zeros), pieces)
+    metrics = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
+    net = jax.tree.map(lambda leaf: leaf / parts, net)
+    rows = jax.tree.map(lambda leaf: join(leaf) / parts, rows)
+    return (losses.mean(), (stats, metrics)), (net, rows)

@@ -1,4 +1,4 @@
-"""Measures a checkpoint of the main job again, from the working directory alone.
+"""Measures a checkpoint again, from the working directory alone.
 
 Prints the table that training ended with, and renews these numbers in summary.json.
 """
@@ -12,8 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import results
-from umair_jax.job import assemble, measured
+from umair_jax import jobs, results
 from umair_jax.training import checkpoints, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.evaluation import Predictor
@@ -45,9 +44,9 @@ def evaluate(
             "another --workdir"
         )
     config = ConfigDict(json.loads(path.read_text("utf-8"))["config"])
-    job = assemble(config, console)
+    job = jobs.assemble(config, console)
     mesh = sharding.make_mesh(job.fit.mesh)
-    total = job.fit.train.total_steps(len(job.data.rows("train")))
+    total = job.fit.train.total_steps(len(job.source))
     init = states.initialiser(
         job.task, make_optimiser(job.fit.optim, total), job.fit.tables, job.fit.train.seed
     )
@@ -67,9 +66,9 @@ def evaluate(
         "simulated": job.dataset.simulated,
         **results.read(workdir),
         "evaluated_step": step,
-        **measured(job, evals),
+        **job.measured(evals),
     }
     results.write(workdir, summary)
-    results.show(summary, console)
+    job.show(summary, console)
     console.print(f"Checkpoint {step:,} of {workdir}")
     return summary

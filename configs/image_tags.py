@@ -1,0 +1,75 @@
+"""The image encoder of the package: trained on the tags of the built-in drawings.
+
+python -m umair_jax.train --config=configs/image_tags.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; takes no argument after the file's name."""
+    shared = base.get_config(arg)
+    config = ConfigDict()
+    config.task = "image_tags"
+    config.seed = 0  # of initial weights, augmentation and the order of drawings
+    config.data = shared.data
+
+    config.labels = ConfigDict()
+    config.labels.min_count = 5
+    config.labels.exclude = ()
+    config.labels.fractions = (0.9, 0.05, 0.05)
+    config.labels.split_seed = 0
+    config.labels.popularity = ConfigDict()
+
+    config.model = ConfigDict()
+    config.model.image = shared.extract.image  # what base.py extracts with
+    config.model.dropout = 0.0
+
+    config.objective = ConfigDict()
+    config.objective.tags = 0.1
+    config.objective.label_loss = {
+        "kind": "bce",
+        "gamma": 2.0,
+        "gamma_positive": 0.0,
+        "gamma_negative": 4.0,
+        "margin": 0.05,
+    }
+    config.objective.popularity = 0.0
+    config.objective.content = 1.0
+    config.objective.content_temperature = 0.1
+    config.objective.style = 1.0
+    config.objective.style_temperature = 0.1
+
+    config.augment = ConfigDict()
+    config.augment.flip = 0.5
+    config.augment.rotate_degrees = 20.0
+    config.augment.scale = (0.7, 1.2)
+    config.augment.shift = 0.1
+    config.augment.background = 0.2
+    config.augment.repaint = 1.0
+
+    config.train = shared.train
+    config.optim = shared.optim
+    config.mesh = shared.mesh
+    config.checkpoint = shared.checkpoint
+    config.log = shared.log
+    with config.unlocked():
+        config.train.batch_size = 64
+        config.train.epochs = 40.0
+        config.train.log_every_steps = 20
+        config.train.eval_every_steps = 0
+        config.train.checkpoint_every_steps = 100
+        config.optim.learning_rate = 2e-3
+        config.optim.warmup_fraction = 0.1
+        config.optim.weight_decay = 0.05
+        config.optim.ema_decay = 0.99
+        config.checkpoint.best_metric = ""
+        config.checkpoint.restore_best = False
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 64
+    config.eval.threshold = 0.5
+    config.eval.cutoffs = (1, 5)
+    return config.lock()

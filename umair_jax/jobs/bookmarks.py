@@ -1,0 +1,144 @@
+"""The main job: data set, feature bank, ranker, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from umair_jax import results, settings
+from umair_jax.data import ranking
+from umair_jax.data.batches import BatchSource
+from umair_jax.data.dataset import Dataset
+from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.schema_config import SchemaConfig
+from umair_jax.encoding import ExtractConfig
+from umair_jax.extract import bank_key, extract
+from umair_jax.jobs import sections
+from umair_jax.jobs.sections import DataConfig
+from umair_jax.models.ranker import RankerConfig
+from umair_jax.tasks import bookmarks
+from umair_jax.tasks.bookmarks import BookmarksTask
+from umair_jax.training.evaluation import Evaluator
+from umair_jax.training.settings import FitConfig
+from umair_jax.training.state import State
+from umair_jax.training.table_optimisers import TableOptimConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How results are measured.
+
+    Attributes:
+        batch_size: Examples a batch, over all devices.
+        bootstrap_draws: Draws behind each interval; 0 = no intervals.
+    """
+
+    batch_size: int = 2048
+    bootstrap_draws: int = 200
+
+    def __post_init__(self):
+        if self.batch_size < 1 or self.bootstrap_draws < 0:
+            raise ValueError(
+                f"eval: got {self}; expected batch_size of 1 or more, bootstrap_draws of 0 or more"
+            )
+
+
+SECTIONS = {
+    "data": DataConfig,
+    "schema": SchemaConfig,
+    "features": RankingConfig,
+    "extract": ExtractConfig,
+    "tables": TableOptimConfig,
+    "eval": EvalConfig,
+    **sections.FIT_SECTIONS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BookmarksJob:
+    """Everything that a config stands for, short of the training itself.
+
+    Attributes:
+        config: The resolved config.
+        dataset: Items, users and log.
+        data: The same as columns and context.
+        task: The ranker.
+        fit: Options of the training.
+        eval: Options of the evaluation.
+    """
+
+    config: ConfigDict
+    dataset: Dataset
+    data: RankingData
+    task: BookmarksTask
+    fit: FitConfig
+    eval: EvalConfig
+
+    def evaluators(self) -> dict[str, Evaluator]:
+        """Measures "valid" as the training goes, and both "valid" and "test" at its end."""
+        draws, names = self.eval.bootstrap_draws, self.task.modality_names
+        return {
+            part: bookmarks.evaluator(
+                bookmarks.batch_source(self.data, part, self.eval.batch_size),
+                draws,
+                names,
+                final_only=part == "test",
+            )
+            for part in results.PARTS
+        }
+
+    @property
+    def source(self) -> BatchSource:
+        """The training interactions."""
+        train = self.fit.train
+        return bookmarks.batch_source(self.data, "train", train.batch_size, seed=train.seed)
+
+    def measured(self, evals: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """The part of summary.json that follows from evaluations alone."""
+        summary: dict[str, Any] = {}
+        for part, name in results.PARTS.items():
+            values = dict(evals[part])
+            weights = {key: values.pop(f"weight_{key}") for key in self.task.modality_names}
+            summary[name], summary["modality_weights"] = values, weights
+        rows, log = self.data.rows("test"), self.dataset.interactions
+        summary["constant"] = results.best_constant(log.label[rows])
+        if log.true_probability is not None:
+            summary["oracle"] = results.oracle(log.label[rows], log.true_probability[rows])
+            summary["share_of_oracle"] = results.shares(
+                summary["test"], summary["constant"], summary["oracle"]
+            )
+        return summary
+
+    def export(self, workdir: Path, state: State, predict: Any) -> dict[str, Any]:
+        """Nothing: a ranker is used from its checkpoint."""
+        return {}
+
+    def show(self, summary: Mapping[str, Any], console: Console) -> None:
+        """Prints metrics beside oracle and constant."""
+        results.show(summary, console)
+
+
+def assemble(config: ConfigDict, console: Console) -> BookmarksJob:
+    """Checks a config and makes what it names, the data set and the bank first.
+
+    Raises:
+        ValueError: A key or value that is not known, or data that cannot be used.
+    """
+    made = sections.read(config, SECTIONS, plain=("model",))
+    schema = made["schema"].schema()
+    model = config.to_dict().get("model", {})
+    # Mistakes come to light before the data are prepared and encoded.
+    settings.build(RankerConfig, model, "config.model")
+    dataset = sections.prepared(made["data"], console)
+    key = bank_key(dataset.catalogue_fingerprint, made["extract"])
+    bank_dir = Path(made["data"].root) / "banks" / key[:16]
+    bank = extract(dataset, made["extract"], bank_dir, console=console)
+    data = ranking.build(dataset, bank, schema, made["features"])
+    given = {**model, **bookmarks.shape_of(data.schema)}
+    task = BookmarksTask(data, settings.build(RankerConfig, given, "config.model"))
+    return BookmarksJob(config, dataset, data, task, sections.fit_config(made), made["eval"])

@@ -1,0 +1,203 @@
+"""Training of the image encoder: drawings, their tags, and the encoder that comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from umair_jax import results
+from umair_jax.data import image_tags as labels_of
+from umair_jax.data import picture_batches
+from umair_jax.data.batches import BatchSource
+from umair_jax.data.dataset import Dataset
+from umair_jax.data.image_tags import ImageTags, ImageTagsConfig
+from umair_jax.data.picture_batches import PictureSource
+from umair_jax.jobs import sections
+from umair_jax.jobs.sections import DataConfig
+from umair_jax.models import weights
+from umair_jax.models.augment import AugmentConfig
+from umair_jax.models.tagger import TaggerConfig
+from umair_jax.tasks import image_tags
+from umair_jax.tasks.image_tags import ImageTagsTask, ObjectiveConfig
+from umair_jax.training import multi_label_metrics
+from umair_jax.training.evaluation import Arrays, Evaluator
+from umair_jax.training.settings import FitConfig
+from umair_jax.training.state import State, judged
+
+WEIGHTS, TAG_TABLE = "image_encoder.safetensors", "tags.jsonl"
+_SHOWN_TAGS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How tags are judged.
+
+    Attributes:
+        batch_size: Pictures a batch, over all devices.
+        threshold: From which probability on a tag counts as predicted, for F1.
+        cutoffs: The k of precision@k.
+    """
+
+    batch_size: int = 64
+    threshold: float = 0.5
+    cutoffs: tuple[int, ...] = (1, 5)
+
+    def __post_init__(self):
+        if self.batch_size < 1 or not 0 < self.threshold < 1 or min(self.cutoffs, default=0) < 1:
+            raise ValueError(
+                f"eval: got {self}; expected batch_size of 1 or more, threshold between 0 and 1, "
+                "cutoffs of 1 or more"
+            )
+
+
+SECTIONS = {
+    "data": DataConfig,
+    "labels": ImageTagsConfig,
+    "model": TaggerConfig,
+    "objective": ObjectiveConfig,
+    "augment": AugmentConfig,
+    "eval": EvalConfig,
+    **sections.FIT_SECTIONS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTagsJob:
+    """Everything that a config stands for, short of the training itself.
+
+    Attributes:
+        config: The resolved config.
+        dataset: The drawings.
+        labels: Their tags.
+        task: The encoder with its heads.
+        fit: Options of the training.
+        data: Options of the pictures.
+        eval: Options of the evaluation.
+    """
+
+    config: ConfigDict
+    dataset: Dataset
+    labels: ImageTags
+    task: ImageTagsTask
+    fit: FitConfig
+    data: DataConfig
+    eval: EvalConfig
+
+    @functools.cached_property
+    def source(self) -> BatchSource:
+        """The training drawings."""
+        return self.pictures["train"]
+
+    @functools.cached_property
+    def pictures(self) -> dict[str, PictureSource]:
+        """The drawings of each part."""
+        train = self.fit.train
+        return {
+            part: PictureSource(
+                self.dataset,
+                rows,
+                train.batch_size if part == "train" else self.eval.batch_size,
+                self.task.config.image.image_size,
+                seed=train.seed,
+                shuffle=part == "train",
+                pixel_limit=self.data.pixel_limit,
+            )
+            for part, rows in self.labels.rows.items()
+        }
+
+    def evaluators(self) -> dict[str, Evaluator]:
+        """Measures "valid" as the training goes, and both "valid" and "test" at its end."""
+        options = self.eval
+        return {
+            part: image_tags.evaluator(
+                self.pictures[part],
+                self.labels,
+                options.threshold,
+                options.cutoffs,
+                final_only=part == "test",
+            )
+            for part in results.PARTS
+        }
+
+    def measured(self, evals: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """Metrics of both parts, and what the examples were."""
+        labels = self.labels
+        return {
+            **{name: dict(evals[part]) for part, name in results.PARTS.items()},
+            "drawings": {part: len(rows) for part, rows in labels.rows.items()},
+            "tags": len(labels.names),
+            "dropped_tags": labels.dropped_tags,
+            "untagged_drawings": labels.untagged,
+            "chance_map": {
+                name: self._chance(part) for part, name in results.PARTS.items()
+            },
+        }
+
+    def _chance(self, part: str) -> float:
+        """Mean average precision of scores that know nothing: the mean share of a tag."""
+        rows = self.pictures[part].column(picture_batches.ITEM)
+        places = self.labels.tags[rows]
+        shares = [(places == tag).any(1).mean() for tag in range(len(self.labels.names))]
+        there = [share for share in shares if share > 0]
+        return float(sum(there) / len(there)) if there else float("nan")
+
+    def export(
+        self, workdir: Path, state: State, predict: Callable[[BatchSource], Arrays]
+    ) -> dict[str, Any]:
+        """Writes the encoder without its heads, and a line for each tag.
+
+        Returns:
+            "bad_images": the pictures that could not be decoded.
+        """
+        encoder = self.task.encoder(*judged(state))
+        config = json.dumps(dataclasses.asdict(self.task.config.image))
+        weights.save(encoder, workdir / WEIGHTS, metadata={"config": config})
+        test = self.pictures["test"]
+        label, probability = image_tags.judged(test, self.labels, predict(test))
+        rows = multi_label_metrics.table(
+            self.labels.names, self.labels.counts, label, probability, self.eval.threshold
+        )
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (workdir / TAG_TABLE).write_text("\n".join(lines) + "\n", "utf-8")
+        return {"bad_images": picture_batches.report(self.pictures)}
+
+    def show(self, summary: Mapping[str, Any], console: Console) -> None:
+        """Prints metrics, and the tags that most test drawings have."""
+        table = Table(
+            title=f"{summary['source']}: {summary['tags']} tags on {summary['drawings']} drawings",
+            title_justify="left",
+        )
+        table.add_column("")
+        for name in results.PARTS.values():
+            table.add_column(name, justify="right")
+        for metric in summary["test"]:
+            cells = [summary[name][metric] for name in results.PARTS.values()]
+            table.add_row(metric.replace("_", " "), *map("{:.4f}".format, cells))
+        chance = [summary["chance_map"][name] for name in results.PARTS.values()]
+        table.add_row("map by chance", *map("{:.4f}".format, chance))
+        console.print(table)
+        for bad in summary.get("bad_images", [])[:10]:
+            console.print(f"row {bad['row']} ({bad['part']}): {bad['reason']}", markup=False)
+
+
+def assemble(config: ConfigDict, console: Console) -> ImageTagsJob:
+    """Checks a config and makes what it names, the data set first.
+
+    Raises:
+        ValueError: A key or value that is not known, or data that cannot be used.
+    """
+    made = sections.read(config, SECTIONS)
+    dataset = sections.prepared(made["data"], console)
+    labels = labels_of.build(dataset, made["labels"])
+    task = ImageTagsTask(labels, made["model"], made["objective"], made["augment"])
+    return ImageTagsJob(
+        config, dataset, labels, task, sections.fit_config(made), made["data"], made["eval"]
+    )
