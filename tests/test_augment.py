@@ -82,14 +82,6 @@ def test_other_paint_keeps_white_paper_and_shapes_but_not_colours(images):
     assert float(jnp.abs(painted - images)[:, 4:12, 5:15].mean()) > 0.02
 
 
-def test_halves_are_two_parts_of_the_whole():
-    one, other = augment.halves(jax.random.key(6), 50, (9, 12))
-    np.testing.assert_array_equal(one + other, jnp.ones((50, 9, 12)))
-    shares = np.asarray(one.mean((1, 2)))
-    assert (np.abs(shares - 0.5) < 0.1).all()
-    assert len({half.tobytes() for half in np.asarray(one)}) > 20  # many directions
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [

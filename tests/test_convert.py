@@ -1,5 +1,6 @@
 """The front door for weights: what it writes, prints and refuses."""
 
+import dataclasses
 import io
 import sys
 
@@ -61,8 +62,20 @@ def test_the_printed_lines_are_lines_of_a_config(tmp_path, source):
     exec("\n".join(lines), {"config": config})
     assert config.extract.image.to_dict() == found.settings
     assert config.extract.image_weights == str(tmp_path / "encoder.safetensors")
-    assert found.settings["blocks"] == (2, 1, 2, 1)
-    assert found.settings["content_stage"] == 4
+    cfg = settings.build(ImageEncoderConfig, config.extract.image)
+    assert cfg.resnet == dataclasses.replace(found.config, last_gamma=cfg.last_gamma)
+    assert (cfg.content_stage, cfg.image_size, cfg.std) == (4, 224, (0.229, 0.224, 0.225))
+
+
+def test_what_else_an_encoder_has_is_not_lost_unnoticed(tmp_path, source):
+    target = tmp_path / "encoder.safetensors"
+    run(source, target)
+    weights.write(weights.read(target) | {"head/bias": np.zeros(3, np.float32)}, target)
+    with pytest.raises(ValueError, match=r"more than a backbone \(head/bias\), which would"):
+        run(target, tmp_path / "again.safetensors", dtype="float16")
+    assert not (tmp_path / "again.safetensors").exists()
+    _, said = run(target, tmp_path / "timm.safetensors", to="timm")
+    assert "1, not of the backbone: head/bias" in said
 
 
 def test_half_precision_and_back_to_timm(tmp_path, source):

@@ -66,9 +66,7 @@ def loss_of(made, batch, seed=0):
 def test_the_tags_of_the_batch_are_the_labels(batch):
     made = task(ObjectiveConfig())
     label = made._multi_hot(context_of(made), batch["item"])
-    np.testing.assert_array_equal(
-        label, [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0]]
-    )
+    np.testing.assert_array_equal(label, [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0]])
 
 
 def test_untrained_tags_cost_the_entropy_of_their_frequency(batch):

@@ -1,5 +1,7 @@
 """ResNets of other libraries: names, shapes, every stage's output; round trips; broken files."""
 
+import dataclasses
+import json
 import re
 
 import jax
@@ -8,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.backbones import block_outputs, entries, golden, relative_error, without
+from umair_jax import settings
 from umair_jax.interop import files, resnet, torch_names
 from umair_jax.interop.resnet import leaf_shapes, read_resnet, write_timm, write_umair
 from umair_jax.models import weights
@@ -120,6 +123,20 @@ def test_a_network_that_pads_otherwise_cannot_leave(tmp_path):
     with pytest.raises(ValueError, match="missing: backbone/bn1/mean"):
         write_timm(flat, ResNetConfig(base_width=4, blocks=(1,)), tmp_path / "timm.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trained_encoder_tells_its_whole_configuration(tmp_path):
+    cfg = ImageEncoderConfig(
+        base_width=4, blocks=(2, 1), widths=(5, 6), padding="same", epsilon=1e-3, image_size=32,
+        content_stage=2, mean=(0.5, 0.4, 0.3), dtype="bfloat16", remat="block",
+    )  # fmt: skip
+    config = json.dumps(dataclasses.asdict(cfg))
+    path = tmp_path / "encoder.safetensors"
+    weights.save(ImageEncoder(cfg, rngs=HostDraws(0)), path, metadata={"config": config})
+    assert settings.build(ImageEncoderConfig, read_resnet(path).settings) == cfg
+    again = tmp_path / "again.safetensors"
+    write_umair(read_resnet(path), again)
+    assert json.loads(weights.read_metadata(again)["config"]) == json.loads(config)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone."])

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tests.backbones import block_outputs, entries, golden, relative_error, without
+from umair_jax import settings
 from umair_jax.interop import files
 from umair_jax.interop.resnet import read_resnet
+from umair_jax.models.image_encoder import ImageEncoderConfig
 from umair_jax.models.resnet import ResNetConfig
 
 SMALL = ResNetConfig(
@@ -95,7 +97,10 @@ def test_full_size_by_shape(monkeypatch, read):
         padding="same", epsilon=1e-3, momentum=0.99,
     )  # fmt: skip
     assert len(found.arrays) == 178 * 5
-    assert (found.settings["content_stage"], found.settings["content_block"]) == (4, 13)
+    cfg = settings.build(ImageEncoderConfig, found.settings)
+    assert (cfg.content_stage, cfg.content_block, cfg.image_size) == (4, 13, 512)
+    # The vectors of the paper.
+    assert (cfg.content_width, cfg.style_width) == (1024, 256)
 
 
 def architecture(**changes):

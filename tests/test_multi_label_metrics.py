@@ -33,9 +33,7 @@ def test_average_precision_and_f1_are_scikit_learns(case):
     assert result["macro_f1"] == pytest.approx(
         reference.f1_score(label[:, met], predicted[:, met], average="macro")
     )
-    best = max(
-        reference.f1_score(label.ravel(), score.ravel() >= t) for t in np.unique(score)
-    )
+    best = max(reference.f1_score(label.ravel(), score.ravel() >= t) for t in np.unique(score))
     assert result["best_micro_f1"] == pytest.approx(best)
 
 

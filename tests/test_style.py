@@ -105,14 +105,15 @@ def test_channel_norms_forget_what_they_divide_by(stages):
         assert float(jnp.abs(gram_style(scaled) - gram_style(stages[0])).max()) > 0.1
 
 
-def test_parts_are_weighted_means_that_make_up_the_whole(stages):
-    where = jnp.zeros((3, 8, 8)).at[:, :3].set(1.0)
+def test_halves_are_read_apart_and_make_up_the_whole(stages):
     made = head(StyleConfig(pool="triangle", blocks=1))
-    one, other = made(stages, parts=(where, 1 - where))
+    across = jnp.array([False, True, False])
+    one, other = made(stages, across=across)
     (whole,) = made(stages)
-    np.testing.assert_allclose((24 * one + 40 * other) / 64, whole, rtol=1e-4, atol=1e-6)
-    cut = [m[:, :3] for m in stages[0]]
-    np.testing.assert_allclose(one, made((cut, stages[1]))[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose((one + other) / 2, whole, rtol=1e-4, atol=1e-6)
+    left, top = ([m[:, :, :4] for m in stages[0]], [m[:, :4] for m in stages[0]])
+    for i, cut in enumerate((left, top, left)):
+        np.testing.assert_allclose(one[i], made((cut, stages[1]))[0][i], rtol=1e-4, atol=1e-6)
 
 
 def test_standardised_vectors_have_mean_zero_and_variance_one_and_remember(stages):

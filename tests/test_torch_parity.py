@@ -16,15 +16,19 @@ pytestmark = pytest.mark.parity
 SIDE = 64
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def library(name):
     return pytest.importorskip(
         name, reason=f"{name} (extra `parity`) does not import", exc_type=ImportError
     )
 
 
-def randomise(model, seed):
+def randomise(model):
     """Statistics of a trained network's order of magnitude, so that nothing explodes."""
-    torch.manual_seed(seed)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             last = name.endswith(("bn3", "layer.2.normalization"))
@@ -71,7 +75,7 @@ def saved(model, path):
 def test_full_size_timm(tmp_path, depth):
     timm = library("timm")
     name = f"resnet{depth}"
-    model = randomise(timm.create_model(name, pretrained=False), depth)
+    model = randomise(timm.create_model(name, pretrained=False))
     path = saved(model, tmp_path / f"{name}.safetensors")
     found = check(path, model, [getattr(model, f"layer{i}") for i in range(1, 5)])
     assert found.config == ResNetConfig(depth=depth)
@@ -92,7 +96,7 @@ def test_small_timm_of_other_widths(tmp_path):
     )
     # Stage 1 needs no projection: the stem has as many channels as its blocks give.
     model = module.ResNet(module.Bottleneck, (2, 1, 3, 1), channels=(16, 8, 24, 8))
-    model = randomise(model, 1)
+    model = randomise(model)
     path = saved(model, tmp_path / "timm.safetensors")
     found = check(path, model, [getattr(model, f"layer{i}") for i in range(1, 5)])
     assert "backbone/layer1/block0/downsample_conv/kernel" not in found.arrays
@@ -103,7 +107,7 @@ def test_small_huggingface_of_other_widths(tmp_path):
     config = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[16, 48, 48, 24], depths=[1, 2, 1, 2]
     )
-    model = randomise(transformers.ResNetForImageClassification(config), 2)
+    model = randomise(transformers.ResNetForImageClassification(config))
     found = check(saved(model, tmp_path / "hf.safetensors"), model, model.resnet.encoder.stages)
     assert found.config.widths == (4, 12, 12, 6)
 
@@ -114,7 +118,7 @@ def test_full_size_huggingface(tmp_path, depth):
     transformers = library("transformers")
     depths = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}[depth]
     model = transformers.ResNetModel(transformers.ResNetConfig(depths=depths))
-    model = randomise(model, depth)
+    model = randomise(model)
     path = saved(model, tmp_path / "huggingface.safetensors")
     found = check(path, model, model.encoder.stages)
     assert (found.family, found.config) == ("huggingface", ResNetConfig(depth=depth))

@@ -11,7 +11,9 @@ widths are found in the file. Prints what it found, and the lines of config that
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -65,6 +67,12 @@ def convert(
     if target.exists() and target.samefile(source):
         raise ValueError(f"--output: got the input {str(target)!r} again, expected another file.")
     found = read_resnet(source)
+    if to == "umair" and found.family == "umair_jax" and found.dropped:
+        more = ", ".join(list(found.dropped)[:3])
+        raise ValueError(
+            f"{source}: got more than a backbone ({more}), which would be lost; expected "
+            "--to=timm, or weights of a backbone alone."
+        )
     if to == "timm":
         write_timm(found.arrays, found.config, target, dtype=dtype)
     else:
@@ -83,9 +91,16 @@ def convert(
 
 def config_lines(found: ResNetWeights, path: str | os.PathLike[str]) -> list[str]:
     """Lines for a config file; as `--config.extract...=...` they work on the command line too."""
-    image = {f"image.{name}": value for name, value in found.settings.items()}
-    leaves = image | {"image_weights": str(path)}
-    return [f"    config.extract.{name} = {value!r}" for name, value in leaves.items()]
+    sections: dict[str, Any] = {"image": found.settings, "image_weights": str(path)}
+    return [f"    config.extract.{name} = {value!r}" for name, value in _leaves(sections)]
+
+
+def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def timm_lines(found: ResNetWeights, path: str | os.PathLike[str]) -> list[str]:

@@ -93,9 +93,8 @@ class Translation:
         for ours, shape in expected.items():
             if ours not in self.origin:
                 named = their_name(ours, self.rules)
-                problems.append(
-                    f"missing: {named[0]} (for {ours})" if named else f"missing: {ours}"
-                )
+                name = f"{named[0]} (for {ours})" if named else ours
+                problems.append(f"missing: {name}")
                 continue
             theirs, rule = self.origin[ours]
             array = self.arrays[ours]

@@ -47,8 +47,8 @@ TITLES = {
     "huggingface": "Hugging Face",
     "deepdanbooru": "DeepDanbooru (Keras)",
 }
-# Metadata of our files: settings of config.extract.image as JSON.
-SETTINGS = "config.extract.image"
+# Metadata of an image encoder's file: its settings, or some of them, as JSON.
+SETTINGS = "config"
 PREFIX = "backbone/"
 
 
@@ -209,8 +209,7 @@ def _own_settings(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of `ResNetConfig` that shapes do not show, and the other settings of a file."""
     try:
-        settings = json.loads(metadata.get(SETTINGS, "{}"))
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        settings = dict(_tuples(json.loads(metadata.get(SETTINGS, "{}"))).items())
         if "epsilon" in settings:
             settings["epsilon"] = float(settings["epsilon"])
     except (ValueError, TypeError, AttributeError) as error:
@@ -220,6 +219,13 @@ def _own_settings(
     options = {name: settings[name] for name in ("padding", "epsilon") if name in settings}
     shown = {"depth", "base_width", "blocks", "widths", *options}
     return options, {name: value for name, value in settings.items() if name not in shown}
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples of a config."""
+    if isinstance(value, dict):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 _BLOCK = re.compile(rf"{PREFIX}layer(\d+)/block(\d+)/")

@@ -136,9 +136,7 @@ class ImageTagsJob:
             "tags": len(labels.names),
             "dropped_tags": labels.dropped_tags,
             "untagged_drawings": labels.untagged,
-            "chance_map": {
-                name: self._chance(part) for part, name in results.PARTS.items()
-            },
+            "chance_map": {name: self._chance(part) for part, name in results.PARTS.items()},
         }
 
     def _chance(self, part: str) -> float:

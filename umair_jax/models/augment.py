@@ -179,17 +179,3 @@ def _slopes(images: Float[Array, "B H W 1"]) -> Float[Array, "B H W 1"]:
 
 def _uniform(key: Key[Array, ""], shape: tuple[int, ...], low: float, high: float) -> jax.Array:
     return low + (high - low) * jax.random.uniform(key, shape)
-
-
-def halves(key: Key[Array, ""], count: int, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """Two parts of each picture, on either side of a line of random direction through its centre.
-
-    Returns:
-        float32 weights [B, H, W] of either side; they add up to 1 everywhere.
-    """
-    angle = _uniform(key, (count, 1, 1), 0.0, 2 * math.pi)
-    rows = jnp.arange(size[0]) - (size[0] - 1) / 2
-    columns = jnp.arange(size[1]) - (size[1] - 1) / 2
-    side = jnp.cos(angle) * rows[:, None] + jnp.sin(angle) * columns[None, :]
-    one = (side > 0).astype(jnp.float32)
-    return one, 1 - one

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from umair_jax.models.initialise import Draws
 from umair_jax.models.resnet import ResNet, ResNetConfig
@@ -163,21 +162,21 @@ class ImageEncoder(nnx.Module):
         return stages
 
     def read(
-        self, stages: Stages, train: bool = False, parts: Sequence[Float[Array, "B H W"]] = ()
+        self, stages: Stages, train: bool = False, across: Bool[Array, " B"] | None = None
     ) -> tuple[Float[Array, "B C"], tuple[Float[Array, "B S"], ...]]:
-        """Content of whole pictures, and style of them or of their parts.
+        """Content of whole pictures, and style of them or of their halves.
 
         Args:
             stages: What `maps` returned.
             train: Use and update the statistics of the style head.
-            parts: Weights of positions, see StyleHead.
+            across: How pictures are cut in halves, see StyleHead; None = not at all.
 
         Returns:
-            Content, and one array of style vectors a part (of the whole if there are no parts).
+            Content, and one array of style vectors, or one for each half.
         """
         cfg = self.cfg
         content = semantic_content(stages[cfg.content_stage - 1][cfg.content_block - 1])
-        return content, self.style_head(stages, train, parts, cfg.resnet.momentum)
+        return content, self.style_head(stages, train, across, cfg.resnet.momentum)
 
 
 def semantic_content(maps: Float[Array, "B H W C"]) -> Float[Array, "B C"]:

@@ -7,10 +7,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from umair_jax.models import pooling
 from umair_jax.models.initialise import Draws, normal
 
 BLOCKS_OF_DEPTH = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -280,15 +280,10 @@ class ResNet(nnx.Module):
 
 def max_pool(x: Float[Array, "B H W C"], padding: str = "symmetric") -> Float[Array, "B h w C"]:
     """3x3 max-pool of stride 2, padded with minus infinity (see `ResNetConfig.padding`)."""
-    pads = _pads(padding, 3)
-    return jax.lax.reduce_window(
-        x,
-        np.array(-np.inf, x.dtype),  # a constant, or JAX has no gradient for it
-        jax.lax.max,
-        window_dimensions=(1, 3, 3, 1),
-        window_strides=(1, 2, 2, 1),
-        padding=pads if isinstance(pads, str) else ((0, 0), *pads, (0, 0)),
-    )
+    if padding == "same":  # at stride 2 an even size needs one more at the end only
+        rows, columns = ((size % 2, 1) for size in x.shape[1:3])
+        return pooling.max_pool(x, (rows, columns))
+    return pooling.max_pool(x, ((1, 1), (1, 1)))
 
 
 def _pads(padding: str, size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from umair_jax.models.initialise import Draws, normal
 
@@ -79,7 +79,6 @@ def gram_style(
     pool: str = "max",
     combine: str = "max",
     channel_norm: str = "none",
-    where: Float[Array, "B H W"] | None = None,
 ) -> Float[Array, "B S"]:
     """Style vectors of feature maps.
 
@@ -91,8 +90,6 @@ def gram_style(
         pool: "max", "mean" or "triangle", see StyleConfig.
         combine: "max" or "concat".
         channel_norm: "none", "channel" or "position".
-        where: Weights of the positions in [0, 1], to read the style of a part of the picture;
-            None = all of it.
 
     Returns:
         float32 style vectors; S is StyleConfig.pooled_width.
@@ -108,7 +105,7 @@ def gram_style(
         raise ValueError("gram_style: got no feature maps, expected at least one block.")
     kept = None
     for block in blocks:
-        gram = _gram(_normalised(block.astype(jnp.float32), channel_norm), where)
+        gram = _gram(_normalised(block.astype(jnp.float32), channel_norm))
         pooled = _pooled(gram, pool)
         if kept is None:
             kept = pooled
@@ -127,17 +124,11 @@ def _pooled(gram: Float[Array, "B C C"], pool: str) -> Float[Array, "B _"]:
     return gram.max(axis=1) if pool == "max" else gram.mean(axis=1)
 
 
-def _gram(
-    maps: Float[Array, "B H W C"], where: Float[Array, "B H W"] | None
-) -> Float[Array, "B C C"]:
-    _, height, width, _ = maps.shape
-    if where is None:
-        weighted, total = maps, height * width
-    else:
-        weighted = maps * where[..., None]
-        total = jnp.maximum(where.sum((1, 2)), 1.0)[:, None, None]
-    gram = jnp.einsum("bhwc,bhwd->bcd", weighted, maps, precision=jax.lax.Precision.HIGHEST)
-    return gram / total
+def _gram(maps: Float[Array, "B H W C"]) -> Float[Array, "B C C"]:
+    # With one axis of positions XLA's CPU product is half again as fast, its gradient nearly twice.
+    rows = maps.reshape(maps.shape[0], -1, maps.shape[-1])
+    gram = jnp.einsum("bpc,bpd->bcd", rows, rows, precision=jax.lax.Precision.HIGHEST)
+    return gram / rows.shape[1]
 
 
 def _normalised(maps: Float[Array, "B H W C"], norm: str) -> Float[Array, "B H W C"]:
@@ -174,29 +165,26 @@ class StyleHead(nnx.Module):
         self,
         stages: Sequence[Sequence[Float[Array, "B _h _w _c"]]],
         train: bool = False,
-        parts: Sequence[Float[Array, "B H W"]] = (),
+        across: Bool[Array, " B"] | None = None,
         momentum: float = 0.9,
     ) -> tuple[Float[Array, "B S"], ...]:
-        """Style of the whole pictures, or of parts of them.
+        """Style of the whole pictures, or of their halves.
 
         Args:
             stages: For each stage the maps of its blocks.
-            train: Standardise with the batch's statistics (of all parts) and keep them.
-            parts: Weights of positions at the resolution of the first stage that is read; they
-                are averaged for the later ones.
+            train: Standardise with the batch's statistics (of both halves) and keep them.
+            across: Read two halves of each picture: above and below the middle where True, left
+                and right of it where False. Maps must be square. None = the whole.
             momentum: Share of the old statistics that an update keeps.
 
         Returns:
-            One array [B, S] a part; one of the whole pictures if there are no parts.
+            One array [B, S] of the whole pictures, or two of their halves.
         """
         cfg = self.cfg
         vectors = []
-        for part in parts or (None,):
-            read = []
-            for stage in cfg.stages:
-                maps = stages[stage - 1][: cfg.blocks or None]
-                where = None if part is None else _shrunk(part, maps[0].shape[1:3])
-                read.append(gram_style(maps, cfg.pool, cfg.combine, cfg.channel_norm, where))
+        read_maps = [stages[stage - 1][: cfg.blocks or None] for stage in cfg.stages]
+        for maps_of in _halves(read_maps, across) if across is not None else [read_maps]:
+            read = [gram_style(m, cfg.pool, cfg.combine, cfg.channel_norm) for m in maps_of]
             vector = jnp.concatenate(read, axis=1)
             if cfg.compress:
                 vector = jnp.sign(vector) * jnp.log1p(100 * jnp.abs(vector))
@@ -219,8 +207,9 @@ class StyleHead(nnx.Module):
         return [(vector - mean) * jax.lax.rsqrt(var + _TINY) for vector in vectors]
 
 
-def _shrunk(part: Float[Array, "B H W"], size: tuple[int, int]) -> Float[Array, "B h w"]:
-    """Means over blocks of positions; sizes that do not divide are resampled."""
-    if part.shape[1:] == size:
-        return part
-    return jax.image.resize(part, (part.shape[0], *size), "linear", antialias=True)
+def _halves(stages: list[Any], across: Bool[Array, " B"]) -> list[list[Any]]:
+    """The maps of either half of each picture."""
+    turn = across[:, None, None, None]
+    upright = [[jnp.where(turn, m.swapaxes(1, 2), m) for m in maps] for maps in stages]
+    one = [[m[:, :, : m.shape[2] // 2] for m in maps] for maps in upright]
+    return [one, [[m[:, :, m.shape[2] // 2 :] for m in maps] for maps in upright]]

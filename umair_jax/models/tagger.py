@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from umair_jax.models.initialise import Draws
@@ -19,7 +19,7 @@ class TaggerOutput(NamedTuple):
 
     Attributes:
         content: Content vectors.
-        styles: Style vectors of the whole pictures or of each part.
+        styles: Style vectors of the whole pictures, or of either half.
         tags: Logits of the tags.
         popularity: Column -> logits of its buckets.
     """
@@ -54,9 +54,7 @@ class ImageTagger(nnx.Module):
     bookmarks, views and sanity level).
     """
 
-    def __init__(
-        self, cfg: TaggerConfig, tags: int, popularity: Mapping[str, int], *, rngs: Draws
-    ):
+    def __init__(self, cfg: TaggerConfig, tags: int, popularity: Mapping[str, int], *, rngs: Draws):
         """Builds encoder and heads.
 
         Args:
@@ -76,7 +74,7 @@ class ImageTagger(nnx.Module):
         self,
         images: Float[Array, "B H W 3"],
         train: bool = False,
-        parts: Sequence[Float[Array, "B h w"]] = (),
+        across: Bool[Array, " B"] | None = None,
         key: Array | None = None,
     ) -> TaggerOutput:
         """Encodes pictures and predicts what is known about them.
@@ -84,10 +82,10 @@ class ImageTagger(nnx.Module):
         Args:
             images: float in [0, 1], RGB.
             train: Use and update batch statistics, and drop out.
-            parts: Parts whose style is read, see StyleHead; empty = the whole.
+            across: Read the styles of halves, see StyleHead; None = of the whole.
             key: Of the dropout.
         """
-        content, styles = self.encoder.read(self.encoder.maps(images, train), train, parts)
+        content, styles = self.encoder.read(self.encoder.maps(images, train), train, across)
         seen = dropout(content, self.cfg.dropout, key) if train else content
         popularity = {name: getattr(self, f"popularity_{name}")(seen) for name in self.popularity}
         return TaggerOutput(content, styles, self.tags(seen), popularity)

@@ -61,7 +61,9 @@ class ObjectiveConfig:
     def __post_init__(self):
         weights = {name: getattr(self, name) for name in ("tags", "popularity", "content", "style")}
         if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(f"objective: got weights {weights}, expected 0 or more, and some above")
+            raise ValueError(
+                f"objective: got weights {weights}, expected 0 or more, and some above"
+            )
         for name in ("content_temperature", "style_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected above 0")
@@ -136,12 +138,9 @@ class ImageTagsTask:
             # Interleaved, so that both views of a drawing are on one device.
             images = jnp.stack([images, other], axis=1).reshape(-1, *images.shape[1:])
             weight, item = jnp.repeat(weight, 2), jnp.repeat(item, 2)
-        parts = ()
-        if goal.style:
-            height, width = images.shape[1:3]
-            parts = augment.halves(cut, len(images), (-(-height // 4), -(-width // 4)))
+        across = jax.random.bernoulli(cut, 0.5, (len(images),)) if goal.style else None
         model = nnx.merge(self._graph, net, stats)
-        output = model(images, train=True, parts=parts, key=dropped)
+        output = model(images, train=True, across=across, key=dropped)
 
         count = jnp.maximum(weight.sum(), 1.0)
         total, metrics = jnp.float32(0), {}

@@ -159,7 +159,9 @@ def fit(
         found = saved.restore_newest(abstract)
         step, state, ledger = found or (0, states.create(init, abstract), Ledger())
         context = place_context(task.context(), mesh, config.mesh.context_rules)
-        step_fn = TrainStep(task, optimiser, config.tables, mesh, train.seed, abstract, train.micro_batches)
+        step_fn = TrainStep(
+            task, optimiser, config.tables, mesh, train.seed, abstract, train.micro_batches
+        )
         predictor = Predictor(task, mesh)
         evaluated = ledger.evaluated_step == step
         writer = MetricsWriter(workdir, step, config.log.tensorboard, main, evaluated)

@@ -47,9 +47,7 @@ def initialiser(
         }
         if optimiser.ema_decay:
             # Copies: a donated buffer must not be given twice.
-            state["ema"] = jax.tree.map(
-                jnp.copy, {"net": params["net"], "stats": state["stats"]}
-            )
+            state["ema"] = jax.tree.map(jnp.copy, {"net": params["net"], "stats": state["stats"]})
         return state
 
     return init
