@@ -225,7 +225,7 @@ def test_weights_say_which_network_they_are_for(path, tmp_path):
     weights.save(
         ImageEncoder(image, rngs=HostDraws(1)),
         tmp_path / "weights.safetensors",
-        metadata={"config": json.dumps(dataclasses.asdict(image))},
+        metadata={"config": json.dumps({"base_width": 2, "pre_activation": False})},
     )
     config, console = config_of(), quiet()
     assert config.extract.image.base_width == 4

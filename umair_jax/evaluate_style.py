@@ -13,6 +13,7 @@ from rich.console import Console
 
 from umair_jax import results, settings
 from umair_jax.encoding import ExtractConfig
+from umair_jax.interop.resnet import SETTINGS
 from umair_jax.models.image_encoder import ImageEncoderConfig
 from umair_jax.models.weights import read_metadata
 from umair_jax.probes import figure, pictures, report
@@ -103,9 +104,9 @@ def evaluate_style(
 def _with_weights(config: ExtractConfig, path: str, console: Console) -> ExtractConfig:
     """The config with these weights, and with the network that they say they are for."""
     image = config.image
-    recorded = read_metadata(path).get("config")
-    if recorded:
-        image = settings.build(ImageEncoderConfig, json.loads(recorded), f"{path}: config")
+    recorded = json.loads(read_metadata(path).get(SETTINGS, "{}"))  # all settings or some
+    given = {**dataclasses.asdict(image), **recorded}
+    image = settings.build(ImageEncoderConfig, given, f"{path}: {SETTINGS}")
     for field in dataclasses.fields(image):
         one, two = getattr(config.image, field.name), getattr(image, field.name)
         if one != two:
