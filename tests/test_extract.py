@@ -20,7 +20,8 @@ from umair_jax.data import feature_bank
 from umair_jax.encoding import ExtractConfig
 from umair_jax.extract import bank_key, extract
 from umair_jax.models import weights
-from umair_jax.models.image_encoder import ImageEncoderConfig
+from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
+from umair_jax.models.initialise import HostDraws
 from umair_jax.models.text_encoder import TextEncoderConfig
 
 CONFIG = ExtractConfig(
@@ -282,7 +283,7 @@ def test_weights_of_another_shape_are_refused_with_all_problems(finished, tmp_pa
 def test_calibration_repeats_good_pictures_in_place_of_bad_ones():
     encoders = []
     for squares, usable in (((0, 1, 0, 1), (1, 1, 1, 1)), ((0, 1, 9, 9), (1, 1, 0, 0))):
-        encoder = encoding.ImageEncoder(CONFIG.image, rngs=encoding.HostDraws(0))
+        encoder = ImageEncoder(CONFIG.image, rngs=HostDraws(0))
         images = np.stack(
             [np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in squares]
         )

@@ -25,7 +25,7 @@ from toy_task import leaves
 from configs import smoke
 from umair_jax import jobs, results, settings, train
 from umair_jax.data import store
-from umair_jax.evaluate import evaluate
+from umair_jax.evaluate_run import evaluate
 from umair_jax.training import checkpoints, logs, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.optimisers import make_optimiser

@@ -1,94 +1,89 @@
-"""Measures a checkpoint again, from the working directory alone.
+"""Measures what is there, without training.
 
     python -m umair_jax.evaluate --workdir=runs/base [--checkpoint=best|newest|STEP]
 
-Prints the table that training ended with, and renews these numbers in summary.json.
+prints the table that a training ended with again, from its working directory alone.
+
+    python -m umair_jax.evaluate --task=style --data=emoji_styles.parquet [--config=CONFIG.py]
+
+asks whether the image encoder separates what a picture shows from how it is painted; without
+weights (`--weights`, or `config.extract.image_weights`) of the untrained one.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 from absl import flags
-from ml_collections import ConfigDict
-from rich.console import Console
+from ml_collections import config_flags
 
-from umair_jax import jobs, results, settings
+from umair_jax import settings
+from umair_jax.evaluate_run import evaluate
+from umair_jax.evaluate_style import evaluate_style
 from umair_jax.memory import keep_freed_memory
-from umair_jax.training import checkpoints, record, sharding
-from umair_jax.training import state as states
-from umair_jax.training.evaluation import Predictor
-from umair_jax.training.optimisers import make_optimiser
+from umair_jax.probes.style import ProbeConfig
+
+TASKS = ("run", "style")
+# Flags that the other task would ignore in silence.
+ONLY = {
+    "run": ("checkpoint",),
+    "style": (
+        *("config", "data", "weights", "queries", "limit_concepts", "seed"),
+        "untrained",
+    ),
+}
 
 
-def evaluate(
-    workdir: str | Path, checkpoint: str = "best", console: Console | None = None
-) -> dict[str, Any]:
-    """Measures a checkpoint on the validation and test examples.
-
-    Args:
-        workdir: Folder of a run, finished or not.
-        checkpoint: best, newest, or the number of updates behind it.
-        console: Where the table goes.
-
-    Returns:
-        The summary, renewed.
-
-    Raises:
-        ValueError: There is no such run or checkpoint.
-    """
-    console = console or Console()
-    workdir = Path(workdir)
-    path = workdir / record.CONFIG_FILE
-    if not path.exists():
-        raise ValueError(
-            f"{workdir}: got no {path.name}; expected the folder of a run; train first, or name "
-            "another --workdir"
-        )
-    config = ConfigDict(json.loads(path.read_text("utf-8"))["config"])
-    job = jobs.assemble(config, console)
-    mesh = sharding.make_mesh(job.fit.mesh)
-    total = job.fit.train.total_steps(len(job.source))
-    init = states.initialiser(
-        job.task, make_optimiser(job.fit.optim, total), job.fit.tables, job.fit.train.seed
+def define_flags() -> None:
+    """The flags of the command line; in a function, since tests call it again."""
+    options = ProbeConfig()
+    flags.DEFINE_enum("task", "run", TASKS, "What is measured: a training, or vectors.")
+    flags.DEFINE_string("workdir", None, "Folder of the run; for --task=style runs/style.")
+    flags.DEFINE_string("checkpoint", "best", "best, newest, or a number of updates.")
+    config_flags.DEFINE_config_file(
+        "config", "configs/base.py", "style: file with get_config(); its `extract` is the encoder."
     )
-    abstract = states.abstract_state(init, mesh, job.fit.mesh.rules)
-    step, state, _ = checkpoints.load(workdir, abstract, checkpoint)
-    context = sharding.place_context(job.task.context(), mesh, job.fit.mesh.context_rules)
-    predictor = Predictor(job.task, mesh)
-
-    evals = {}
-    for name, evaluator in job.evaluators().items():
-        arrays = predictor(state, context, evaluator.source)
-        assert arrays is not None  # nobody can stop it
-        evals[name] = evaluator.metrics(arrays)
-    summary = {
-        "task": job.task.name,
-        "source": job.dataset.name,
-        "simulated": job.dataset.simulated,
-        **results.read(workdir),
-        "evaluated_step": step,
-        **job.measured(evals),
-    }
-    results.write(workdir, summary)
-    job.show(summary, console)
-    console.print(f"Checkpoint {step:,} of {workdir}")
-    return summary
+    flags.DEFINE_string(
+        "data", None, "style: parquet file of concepts in several styles, or openclipart."
+    )
+    flags.DEFINE_string("weights", "", "style: image weights in place of the config's.")
+    flags.DEFINE_integer("queries", options.queries, "style: pictures asked about; 0 = all.")
+    flags.DEFINE_integer(
+        "limit_concepts",
+        options.limit_concepts,
+        "style: use so many concepts and artists; 0 = all.",
+    )
+    flags.DEFINE_integer("seed", options.seed, "style: of queries and moves.")
+    flags.DEFINE_bool("untrained", options.untrained, "style: measure random weights as well.")
 
 
 def main(argv: list[str]) -> None:
     """Parses the flags and evaluates."""
     if len(argv) > 1:
         raise ValueError(f"arguments: got {argv[1:]}; expected flags only, like --workdir=runs/one")
-    if not flags.FLAGS.workdir:
+    values = flags.FLAGS
+    for task, names in ONLY.items():
+        given = [name for name in names if values[name].present]
+        if given and task != values.task:
+            raise ValueError(
+                f"--{given[0]}: got it with --task={values.task}; expected --task={task}"
+            )
+    if values.task == "style":
+        if not values.data:
+            raise ValueError("--data: got nothing; expected a parquet file, or openclipart")
+        options = ProbeConfig(
+            queries=values.queries,
+            limit_concepts=values.limit_concepts,
+            seed=values.seed,
+            untrained=values.untrained,
+        )
+        workdir = values.workdir or "runs/style"
+        evaluate_style(values.config, values.data, workdir, options, values.weights)
+        return
+    if not values.workdir:
         raise ValueError("--workdir: got nothing; expected the folder of a run, like runs/base")
-    evaluate(flags.FLAGS.workdir, flags.FLAGS.checkpoint)
+    evaluate(values.workdir, values.checkpoint)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run.")
-    flags.DEFINE_string("checkpoint", "best", "best, newest, or a number of updates.")
+    define_flags()
     keep_freed_memory()
     settings.run_front_door(main)

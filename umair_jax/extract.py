@@ -25,12 +25,12 @@ from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from umair_jax import encoding, results, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.feature_bank import FeatureBank, Shard
 from umair_jax.encoding import Catalogue, Encoders, ExtractConfig
+from umair_jax.encoding.progress import EncodingProgress
 from umair_jax.memory import keep_freed_memory
 
 ENCODER_RECORD = "encoders.json"
@@ -161,7 +161,7 @@ def _fill(
         mine = index % jax.process_count() == jax.process_index()
         if mine and feature_bank.read_shard(folder, index, key) is None:
             todo.append((index, rows[start : start + config.shard_items]))
-    with _Progress(sum(len(part) for _, part in todo), console) as progress:
+    with EncodingProgress(sum(len(part) for _, part in todo), console) as progress:
         for index, part in todo:
             shard = _encode_shard(dataset, part, encoders, pool, progress)
             feature_bank.write_shard(folder, index, shard, key, config.store_dtype)
@@ -172,29 +172,17 @@ def _encode_shard(
     rows: Sequence[int],
     encoders: Encoders,
     pool: ThreadPoolExecutor,
-    progress: _Progress,
+    progress: EncodingProgress,
 ) -> Shard:
-    config = encoders.config
     contents, styles, usable, bad, missing = [], [], [], [], 0
-    pending: Any = None
-
-    def collect(vectors: Any, good: np.ndarray) -> None:
-        content, style = (np.asarray(x)[: len(good)] for x in vectors)
-        contents.append(np.where(good[:, None], content, 0))
-        styles.append(np.where(good[:, None], style, 0))
-        progress.advance(len(good))
-
-    for batch in encoding.decoded_batches(dataset, rows, config, pool):
-        # The next batch is on its way before the vectors of this one are waited for.
-        started = encoders.start_images(batch.images), batch.usable
-        if pending is not None:
-            collect(*pending)
-        pending = started
-        usable.append(batch.usable)
-        bad += batch.reasons
-        missing += batch.missing
-    collect(*pending)
-    texts = [encoding.item_text(dataset.items, row, config) for row in rows]
+    for batch in encoders.pictures.encode(dataset, rows, pool):
+        contents.append(batch.content)
+        styles.append(batch.style)
+        usable.append(batch.decoded.usable)
+        bad += batch.decoded.reasons
+        missing += batch.decoded.missing
+        progress.advance(len(batch.decoded.usable))
+    texts = [encoding.item_text(dataset.items, row, encoders.config) for row in rows]
     has_text = np.array([bool(text) for text in texts])
     vectors, counts = encoders.encode_texts(texts)
     arrays = {
@@ -282,42 +270,6 @@ def _report(manifest: dict[str, Any], console: Console) -> None:
 def _barrier(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"extract {name}")
-
-
-class _Progress:
-    """A bar on a terminal, a line every ten seconds elsewhere: images/s and time left."""
-
-    def __init__(self, total: int, console: Console, every_secs: float = 10.0):
-        self._total, self._console, self._every = total, console, every_secs
-        self._done = 0
-        self._bar = Progress(
-            TextColumn("Extracting"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("extract", total=total, speed="")
-
-    def __enter__(self) -> _Progress:
-        self._began = self._spoke = time.monotonic()
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, images: int) -> None:
-        """Counts finished images."""
-        self._done += images
-        now = time.monotonic()
-        rate = self._done / max(now - self._began, 1e-9)
-        speed = f"{rate:.0f} images/s, {(self._total - self._done) / rate:.0f} s left"
-        self._bar.update(self._task, completed=self._done, speed=speed)
-        if not self._console.is_terminal and now - self._spoke > self._every:
-            self._spoke = now
-            self._console.print(f"Extracting {self._done:,}/{self._total:,} images, {speed}")
 
 
 def main(argv: list[str]) -> None:

@@ -30,11 +30,11 @@ from umair_jax.data.interests import (
     tag_vocabulary,
 )
 from umair_jax.data.schema import Schema
+from umair_jax.data.standardise import log_gram, moments
 
 VECTORS = ("content", "style", "text")
 WINDOWS = ("long_term_", "short_term_")
 COUNTED = ("total_view", "total_bookmarks", "bookmark_rate")
-_SMALLEST_GRAM = 1e-6
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -172,15 +172,12 @@ def _vectors(bank: FeatureBank, config: RankingConfig) -> dict[str, Float32[np.n
     for name in VECTORS:
         array, present = getattr(bank, name), _present(bank, name)
         if name == "style" and config.log_style:
-            array = np.where(present[:, None], np.log(np.maximum(array, _SMALLEST_GRAM)), 0)
+            array = np.where(present[:, None], log_gram(array), 0)
         if name in config.zero:
             array = np.zeros_like(array)
         elif config.standardise and present.any():
-            there = array[present].astype(np.float64)
-            deviation = there.std(axis=0)
-            # A channel that is all but constant would be blown up to noise.
-            deviation = np.where(deviation > 1e-6 * np.abs(there).max(initial=1e-30), deviation, 1)
-            array = np.where(present[:, None], (array - there.mean(axis=0)) / deviation, 0)
+            mean, deviation = moments(array[present])
+            array = np.where(present[:, None], (array - mean) / deviation, 0)
         vectors[name] = array.astype(np.float32)
     return vectors
 

@@ -101,8 +101,7 @@ class OpenClipart:
 
     @functools.cached_property
     def _table(self) -> dict[str, list[Any]]:
-        table = pq.read_table(pa.BufferReader(_bytes()))
-        return table.slice(0, self.limit).to_pydict()
+        return catalogue().slice(0, self.limit).to_pydict()
 
     @functools.cached_property
     def _simulation(self) -> Simulation:
@@ -110,6 +109,15 @@ class OpenClipart:
         tags = [tuple(dict.fromkeys(tags or ())) for tags in table["tags"]]
         artists = [artist or "" for artist in table["artist"]]
         return simulate_bookmarks(table["image"], tags, artists, self.seed, self.config)
+
+
+def catalogue() -> pa.Table:
+    """The drawings with their texts, one a row, without any log.
+
+    Raises:
+        FileNotFoundError: This installation has been stripped of them.
+    """
+    return pq.read_table(pa.BufferReader(_bytes()))
 
 
 def _user_id(k: int) -> str:

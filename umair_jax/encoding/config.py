@@ -1,0 +1,89 @@
+"""What is extracted from a catalogue, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from umair_jax.data.images import PIXEL_LIMIT
+from umair_jax.models.image_encoder import ImageEncoderConfig
+from umair_jax.models.text_encoder import TextEncoderConfig
+
+TEXT_FIELDS = ("tags", "title", "description")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractConfig:
+    """The two encoders and how they run over a catalogue.
+
+    Attributes:
+        image: The image encoder.
+        text: The text encoder; its `vocabulary` is replaced by the tokenizer's size.
+        text_fields: Which texts of an item are joined, in this order: "tags", "title",
+            "description".
+        tag_separator: Between two tags.
+        vocabulary_size: Upper limit of the vocabulary that is learned from the data set.
+        max_tokens: Length of a text, start and end marks included; the rest is cut off.
+        image_batch: Pictures per call, over all devices of this host.
+        text_batch: Texts per call, over all devices of this host.
+        shard_items: Items per file of the bank: what an interruption can cost.
+        calibration_images: Size of the sample on which an untrained network's BatchNorm statistics
+            are measured; rounded down to whole batches.
+        decode_threads: Threads that decode pictures while the encoder computes.
+        pixel_limit: Largest width x height of a picture.
+        max_bad_share: Largest accepted share of pictures that are there but cannot be decoded.
+        seed: Of initial weights and of the calibration sample.
+        store_dtype: "float32" or "float16": vectors on disk.
+        image_weights: Trained image encoder (a safetensors file of its weights); "" = untrained.
+        text_weights: Trained text encoder; "" = untrained.
+        tokenizer: The tokenizer.json that belongs to `text_weights`; "" = learn one.
+    """
+
+    image: ImageEncoderConfig = dataclasses.field(default_factory=ImageEncoderConfig)
+    text: TextEncoderConfig = dataclasses.field(default_factory=TextEncoderConfig)
+    text_fields: tuple[str, ...] = ("tags", "title")
+    tag_separator: str = " "
+    vocabulary_size: int = 16_000
+    max_tokens: int = 32
+    image_batch: int = 64
+    text_batch: int = 256
+    shard_items: int = 512
+    calibration_images: int = 512
+    decode_threads: int = 2
+    pixel_limit: int = PIXEL_LIMIT
+    max_bad_share: float = 0.2
+    seed: int = 0
+    store_dtype: str = "float32"
+    image_weights: str = ""
+    text_weights: str = ""
+    tokenizer: str = ""
+
+    def __post_init__(self):
+        unknown = sorted(set(self.text_fields) - set(TEXT_FIELDS))
+        if unknown or not self.text_fields:
+            raise ValueError(
+                f"text_fields: got {self.text_fields}, expected one or more of {TEXT_FIELDS}."
+            )
+        positive = ("image_batch", "text_batch", "shard_items", "decode_threads", "pixel_limit")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1.")
+        if self.calibration_images < 0:
+            raise ValueError(
+                f"calibration_images: got {self.calibration_images}, expected 0 or more."
+            )
+        if not 3 <= self.max_tokens <= self.text.max_positions:
+            raise ValueError(
+                f"max_tokens: got {self.max_tokens}, expected 3 to the text encoder's "
+                f"max_positions, {self.text.max_positions}."
+            )
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"max_bad_share: got {self.max_bad_share}, expected 0 to 1.")
+        if self.store_dtype not in ("float32", "float16"):
+            raise ValueError(
+                f"store_dtype: got {self.store_dtype!r}, expected 'float32' or 'float16'."
+            )
+        if bool(self.text_weights) != bool(self.tokenizer):
+            raise ValueError(
+                f"text_weights and tokenizer: got {self.text_weights!r} and {self.tokenizer!r}, "
+                "expected both or neither: trained weights mean nothing with another vocabulary."
+            )

@@ -1,0 +1,113 @@
+"""Both encoders with their tokenizer: built, kept on disk, run over batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from tokenizers import Tokenizer
+
+from umair_jax.data.tokenizer import load_tokenizer
+from umair_jax.encoding import images, texts
+from umair_jax.encoding.config import ExtractConfig
+from umair_jax.encoding.frozen import mesh_for
+from umair_jax.encoding.images import FrozenImageEncoder, Pictures
+from umair_jax.encoding.texts import FrozenTextEncoder, ItemTexts
+from umair_jax.models import weights
+from umair_jax.models.image_encoder import ImageEncoder
+from umair_jax.models.initialise import HostDraws
+from umair_jax.models.text_encoder import TextEncoder
+
+FILES = ("tokenizer.json", "image_encoder.safetensors", "text_encoder.safetensors")
+
+
+@runtime_checkable
+class Catalogue(Pictures, Protocol):
+    """What extraction needs of a data set."""
+
+    @property
+    def catalogue_fingerprint(self) -> str:
+        """Changes when any text or picture changes."""
+        ...
+
+    @property
+    def items(self) -> ItemTexts:
+        """Texts by row."""
+        ...
+
+
+class Encoders:
+    """Image encoder, tokenizer and text encoder with fixed weights, compiled for this host."""
+
+    def __init__(
+        self, config: ExtractConfig, image: ImageEncoder, text: TextEncoder, words: Tokenizer
+    ):
+        self.config, self.image, self.text, self.words = config, image, text, words
+        mesh = mesh_for(config.image_batch, config.text_batch)
+        self.pictures = FrozenImageEncoder(config, image, mesh)
+        self._texts = FrozenTextEncoder(config, text, words, mesh)
+
+    def start_images(self, images: UInt8[np.ndarray, "B S S 3"]) -> Any:
+        """Begins to encode a full batch; returns device arrays (content, style)."""
+        return self.pictures.start(images)
+
+    def encode_texts(
+        self, texts: Sequence[str]
+    ) -> tuple[Float32[np.ndarray, "N D"], dict[str, int]]:
+        """Vectors of texts, and how many tokens were unknown and texts cut off."""
+        return self._texts.encode(texts)
+
+    def digest(self) -> str:
+        """Changes with any weight, any setting of the encoders and the vocabulary."""
+        return "-".join(
+            (
+                weights.digest(self.image, self.config.image)[:16],
+                weights.digest(self.text, self.text.cfg)[:16],
+            )
+        )
+
+
+def build(
+    catalogue: Catalogue, rows: Sequence[int], config: ExtractConfig, pool: ThreadPoolExecutor
+) -> Encoders:
+    """Trained encoders where the configuration names weights, else random calibrated ones.
+
+    Args:
+        catalogue: Its texts give the vocabulary, a sample of its pictures the statistics.
+        rows: All rows that hold items.
+        config: What to build.
+        pool: Decodes the sample.
+    """
+    text, words = texts.build(catalogue.items, rows, config)
+    image = images.build(catalogue, rows, config, pool)
+    return Encoders(config, image, text, words)
+
+
+def save(encoders: Encoders, folder: str | os.PathLike[str]) -> None:
+    """Writes tokenizer and weights, so that later items go through the very same encoders."""
+    words, image, text = (Path(folder) / name for name in FILES)
+    encoders.words.save(str(words))
+    weights.save(encoders.image, image)
+    weights.save(encoders.text, text)
+
+
+def load(folder: str | os.PathLike[str], config: ExtractConfig) -> Encoders:
+    """Reads encoders that `save` wrote.
+
+    Raises:
+        ValueError: A file is missing, or does not fit the configuration.
+    """
+    words_file, image_file, text_file = (Path(folder) / name for name in FILES)
+    words = load_tokenizer(words_file)
+    text_config = dataclasses.replace(config.text, vocabulary=words.get_vocab_size())
+    text = TextEncoder(text_config, rngs=HostDraws(config.seed))
+    image = ImageEncoder(config.image, rngs=HostDraws(config.seed))
+    weights.load(text, text_file)
+    weights.load(image, image_file)
+    return Encoders(config, image, text, words)
