@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import json
 import os
 import signal
 import subprocess
@@ -18,10 +19,12 @@ import umair_jax.data.builtin
 from umair_jax import encoding, settings
 from umair_jax.data import feature_bank
 from umair_jax.encoding import ExtractConfig
+from umair_jax.encoding.images import check_settings
 from umair_jax.extract import bank_key, extract
 from umair_jax.models import weights
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from umair_jax.models.initialise import HostDraws
+from umair_jax.models.style import StyleConfig
 from umair_jax.models.text_encoder import TextEncoderConfig
 
 CONFIG = ExtractConfig(
@@ -337,3 +340,16 @@ def test_config_section_becomes_the_dataclass():
 def test_wrong_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         ExtractConfig(**options)
+
+
+def test_weights_for_another_encoder_of_the_same_shapes_are_refused(tmp_path):
+    image = ImageEncoderConfig(base_width=4, blocks=(1, 1, 1, 1), image_size=32)
+    path = tmp_path / "encoder.safetensors"
+    recorded = json.dumps(dataclasses.asdict(image))
+    weights.save(ImageEncoder(image, rngs=HostDraws(0)), path, metadata={"config": recorded})
+    larger = dataclasses.replace(image, image_size=64, dtype="bfloat16")
+    check_settings(larger, path)
+    other = dataclasses.replace(image, pre_activation=False, style=StyleConfig(compress=True))
+    with pytest.raises(ValueError, match=r"pre_activation: got False, expected True; set") as error:
+        check_settings(other, path)
+    assert "style: got {" in str(error.value)

@@ -109,9 +109,9 @@ def test_our_files_keep_what_shapes_do_not_show(tmp_path):
     assert found.dropped == {"head/bias": "not of the backbone"}
     assert found.config.padding == "symmetric"
     with pytest.raises(ValueError, match="not settings as JSON"):
-        read_resnet(stored(tmp_path, arrays, {resnet.SETTINGS: "[1]"}))
+        read_resnet(stored(tmp_path, arrays, {weights.SETTINGS: "[1]"}))
     with pytest.raises(ValueError, match="padding: got 'none'"):
-        read_resnet(stored(tmp_path, arrays, {resnet.SETTINGS: '{"padding": "none"}'}))
+        read_resnet(stored(tmp_path, arrays, {weights.SETTINGS: '{"padding": "none"}'}))
 
 
 def test_a_network_that_pads_otherwise_cannot_leave(tmp_path):

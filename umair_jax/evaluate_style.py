@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from rich.console import Console
 
 from umair_jax import results, settings
 from umair_jax.encoding import ExtractConfig
-from umair_jax.interop.resnet import SETTINGS
 from umair_jax.models.image_encoder import ImageEncoderConfig
-from umair_jax.models.weights import read_metadata
+from umair_jax.models.weights import read_settings
 from umair_jax.probes import figure, pictures, report
 from umair_jax.probes.style import TRAINED, ProbeConfig, probe
 
@@ -104,9 +102,8 @@ def evaluate_style(
 def _with_weights(config: ExtractConfig, path: str, console: Console) -> ExtractConfig:
     """The config with these weights, and with the network that they say they are for."""
     image = config.image
-    recorded = json.loads(read_metadata(path).get(SETTINGS, "{}"))  # all settings or some
-    given = {**dataclasses.asdict(image), **recorded}
-    image = settings.build(ImageEncoderConfig, given, f"{path}: {SETTINGS}")
+    given = {**dataclasses.asdict(image), **read_settings(path)}  # all settings or some
+    image = settings.build(ImageEncoderConfig, given, f"{path}: settings")
     for field in dataclasses.fields(image):
         one, two = getattr(config.image, field.name), getattr(image, field.name)
         if one != two:

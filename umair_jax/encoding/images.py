@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +21,11 @@ from umair_jax.data import images as image_files
 from umair_jax.encoding.config import ExtractConfig
 from umair_jax.encoding.frozen import frozen, mesh_for
 from umair_jax.models import weights
-from umair_jax.models.image_encoder import ImageEncoder, batch_statistics
+from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig, batch_statistics
 from umair_jax.models.initialise import HostDraws
+
+# Settings of an encoder under which the same weights mean the same.
+_FREE = ("image_size", "last_gamma", "dtype", "remat")
 
 
 @runtime_checkable
@@ -139,12 +145,33 @@ def build(
     """
     image = ImageEncoder(config.image, rngs=HostDraws(config.seed))
     if config.image_weights:
+        check_settings(config.image, config.image_weights)
         weights.load(image, config.image_weights)
     elif config.calibration_images:
         order = np.random.default_rng(config.seed).permutation(np.asarray(rows))
         sample = order[: config.calibration_images].tolist()
         calibrate(image, decoded_batches(pictures, sample, config, pool))
     return image
+
+
+def check_settings(config: ImageEncoderConfig, path: str | os.PathLike[str]) -> None:
+    """Refuses weights that say they are for an encoder which would compute something else.
+
+    Raises:
+        ValueError: Settings differ, shapes apart from those of the pictures included.
+    """
+    recorded = weights.read_settings(path)
+    ours = json.loads(json.dumps(dataclasses.asdict(config)))
+    wrong = [
+        f"{name}: got {ours[name]}, expected {value}"
+        for name, value in recorded.items()
+        if name in ours and name not in _FREE and ours[name] != value
+    ]
+    if wrong:
+        raise ValueError(
+            f"config.extract.image does not describe the weights {path}: {'; '.join(wrong)}; "
+            "set what is expected, or take other weights"
+        )
 
 
 def calibrate(encoder: ImageEncoder, batches: Iterable[Decoded]) -> int:

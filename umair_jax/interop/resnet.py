@@ -47,8 +47,6 @@ TITLES = {
     "huggingface": "Hugging Face",
     "deepdanbooru": "DeepDanbooru (Keras)",
 }
-# Metadata of an image encoder's file: its settings, or some of them, as JSON.
-SETTINGS = "config"
 PREFIX = "backbone/"
 
 
@@ -109,7 +107,7 @@ def read_resnet(path: str | os.PathLike[str]) -> ResNetWeights:
         preset = {"image_size": options.pop("image_size"), "mean": (), "std": ()}
         found = key_map.to_ours(contents.arrays, rules)
     elif family == "umair_jax":
-        options, preset = _own_settings(contents.metadata, path)
+        options, preset = _own_settings(path)
         found = _as_they_are(contents.arrays)
     else:
         rules = torch_names.TIMM if family == "timm" else torch_names.HUGGINGFACE
@@ -135,7 +133,7 @@ def write_umair(
     Raises:
         ValueError: A value is too large for the dtype.
     """
-    metadata = {"source": TITLES[found.family], SETTINGS: json.dumps(found.settings)}
+    metadata = {"source": TITLES[found.family], weights.SETTINGS: json.dumps(found.settings)}
     weights.write(found.arrays, path, dtype=dtype, metadata=metadata)
 
 
@@ -205,17 +203,15 @@ def _as_they_are(arrays: Mapping[str, np.ndarray]) -> Translation:
 
 
 def _own_settings(
-    metadata: Mapping[str, str], path: str | os.PathLike[str]
+    path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of `ResNetConfig` that shapes do not show, and the other settings of a file."""
+    settings = _tuples(weights.read_settings(path))
     try:
-        settings = dict(_tuples(json.loads(metadata.get(SETTINGS, "{}"))).items())
         if "epsilon" in settings:
             settings["epsilon"] = float(settings["epsilon"])
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: its metadata {SETTINGS!r} are not settings as JSON: {error}"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: epsilon {settings['epsilon']!r} is no number") from error
     options = {name: settings[name] for name in ("padding", "epsilon") if name in settings}
     shown = {"depth", "base_width", "blocks", "widths", *options}
     return options, {name: value for name, value in settings.items() if name not in shown}

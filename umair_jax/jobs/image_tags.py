@@ -157,7 +157,7 @@ class ImageTagsJob:
         """
         encoder = self.task.encoder(*judged(state))
         config = json.dumps(dataclasses.asdict(self.task.config.image))
-        weights.save(encoder, workdir / WEIGHTS, metadata={"config": config})
+        weights.save(encoder, workdir / WEIGHTS, metadata={weights.SETTINGS: config})
         test = self.pictures["test"]
         label, probability = image_tags.judged(test, self.labels, predict(test))
         rows = multi_label_metrics.table(

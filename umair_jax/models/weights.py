@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
+SETTINGS = "config"  # the entry of a file's metadata that says what the weights are for, as JSON
 # How weights may be stored; in a module they have the module's own type.
 DTYPES = {name: jnp.dtype(name) for name in ("float32", "float16", "bfloat16")}
 
@@ -158,6 +160,24 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of the module that a file's weights are for; empty where it does not say.
+
+    Raises:
+        ValueError: The file cannot be read, or what it says are no settings.
+    """
+    recorded = read_metadata(path).get(SETTINGS, "{}")
+    try:
+        settings = json.loads(recorded)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(
+            f"{path}: its metadata {SETTINGS!r} are not settings as JSON: {recorded!r}"
+        )
+    return settings
 
 
 def digest(module: nnx.Module, config: Any) -> str:
