@@ -118,6 +118,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.extract.shard_items = 512
     config.extract.calibration_images = 512
     config.extract.decode_threads = 2
+    config.extract.decode_workers = 0
     config.extract.pixel_limit = 50_000_000
     config.extract.max_bad_share = 0.2
     config.extract.seed = 0

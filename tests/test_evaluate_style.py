@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from configs import smoke
 from umair_jax import evaluate, results, settings
+from umair_jax.data.images import load_square
 from umair_jax.data.sources import openclipart
 from umair_jax.encoding import ExtractConfig
 from umair_jax.encoding import images as image_encoding
@@ -258,10 +258,9 @@ def test_broken_pictures_are_counted_and_left_out(path):
 def test_the_vectors_are_those_of_extraction(path):
     source, config = pictures.read_styles(path), extract_config()
     found = probe(source, config, ProbeConfig(queries=6, draws=0), quiet())
-    with ThreadPoolExecutor(1) as pool:
-        model = image_encoding.build(source, range(36), config, pool)
-    batch = np.stack([image_encoding.image_files.load_square(data, config.image.image_size)
-                      for data in source.images[:16]])  # fmt: skip
+    model = image_encoding.build(source, range(36), config)
+    size = config.image.image_size
+    batch = np.stack([load_square(data, size) for data in source.images[:16]])
     content, style = image_encoding.FrozenImageEncoder(config, model).start(batch)
     np.testing.assert_allclose(found.vectors["content"][:16], content, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.vectors["style"][:16], style, rtol=1e-5, atol=1e-6)

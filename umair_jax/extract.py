@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from umair_jax import encoding, results, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.feature_bank import FeatureBank, Shard
 from umair_jax.encoding import Catalogue, Encoders, ExtractConfig
+from umair_jax.encoding.images import Encoded
+from umair_jax.encoding.pair import pictures_of
 from umair_jax.encoding.progress import EncodingProgress
 from umair_jax.memory import keep_freed_memory
 
@@ -40,7 +42,10 @@ SUMMARISED = (
     *("truncated_texts", "vocabulary", "sizes", "trained_image", "trained_text", "seconds"),
 )
 # Settings that cannot change a single vector: another value does not mean another bank.
-_INDIFFERENT = ("decode_threads", "max_bad_share", "image_weights", "text_weights", "tokenizer")
+_INDIFFERENT = (
+    *("decode_threads", "decode_workers", "max_bad_share"),
+    *("image_weights", "text_weights", "tokenizer"),
+)
 
 
 def extract(
@@ -76,12 +81,11 @@ def extract(
             console.print(f"The feature bank is incomplete and is repaired: {error}")
     began = time.monotonic()
     rows = range(1, len(dataset.items.title))
-    with ThreadPoolExecutor(config.decode_threads) as pool:
-        if jax.process_index() == 0:
-            _prepare(dataset, rows, config, folder, key, pool, console)
-        _barrier("encoders")
-        encoders = encoding.load(folder, config)
-        _fill(dataset, rows, encoders, folder, key, pool, console)
+    if jax.process_index() == 0:
+        _prepare(dataset, rows, config, folder, key, console)
+    _barrier("encoders")
+    encoders = encoding.load(folder, config)
+    _fill(dataset, rows, encoders, folder, key, console)
     _barrier("shards")
     if jax.process_index() == 0:
         manifest = _manifest(dataset, config, encoders, folder, key, time.monotonic() - began)
@@ -115,7 +119,6 @@ def _prepare(
     config: ExtractConfig,
     folder: Path,
     key: str,
-    pool: ThreadPoolExecutor,
     console: Console,
 ) -> None:
     """Leaves encoders of this key in the folder; removes what belongs to another bank."""
@@ -141,7 +144,7 @@ def _prepare(
             "[bold]Untrained text encoder:[/bold] random word vectors; texts are close where they "
             "share words."
         )
-    encoding.save(encoding.build(dataset, rows, config, pool), folder)
+    encoding.save(encoding.build(dataset, rows, config), folder)
     record.write_text(json.dumps({"key": key}) + "\n", "utf-8")
 
 
@@ -151,7 +154,6 @@ def _fill(
     encoders: Encoders,
     folder: Path,
     key: str,
-    pool: ThreadPoolExecutor,
     console: Console,
 ) -> None:
     """Computes this process's missing shards."""
@@ -162,20 +164,24 @@ def _fill(
         if mine and feature_bank.read_shard(folder, index, key) is None:
             todo.append((index, rows[start : start + config.shard_items]))
     with EncodingProgress(sum(len(part) for _, part in todo), console) as progress:
+        # One stream over all shards, so that the next shard's pictures are decoded ahead too.
+        batches = [b for _, part in todo for b in encoding.in_batches(part, config.image_batch)]
+        encoded = encoders.pictures.encode(pictures_of(dataset), batches)
         for index, part in todo:
-            shard = _encode_shard(dataset, part, encoders, pool, progress)
+            mine = itertools.islice(encoded, -(-len(part) // config.image_batch))
+            shard = _encode_shard(dataset, part, mine, encoders, progress)
             feature_bank.write_shard(folder, index, shard, key, config.store_dtype)
 
 
 def _encode_shard(
     dataset: Catalogue,
     rows: Sequence[int],
+    pictures: Iterable[Encoded],
     encoders: Encoders,
-    pool: ThreadPoolExecutor,
     progress: EncodingProgress,
 ) -> Shard:
     contents, styles, usable, bad, missing = [], [], [], [], 0
-    for batch in encoders.pictures.encode(dataset, rows, pool):
+    for batch in pictures:
         contents.append(batch.content)
         styles.append(batch.style)
         usable.append(batch.decoded.usable)

@@ -132,6 +132,25 @@ class NoImages:
 
 
 @dataclasses.dataclass(frozen=True)
+class CataloguePictures:
+    """The pictures of a catalogue; small enough to be sent to other processes.
+
+    Attributes:
+        images: Where they come from.
+        items: Number of items N.
+    """
+
+    images: Images
+    items: int
+
+    def image_bytes(self, row: int) -> bytes:
+        """The encoded picture of an item row, 1 .. N; see Dataset.image_bytes."""
+        if not 0 <= row <= self.items:
+            raise ValueError(f"got the item row {row}; expected 1 to {self.items}")
+        return self.images.read(row) if row else b""
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A prepared data set.
 
@@ -155,6 +174,11 @@ class Dataset:
     catalogue_fingerprint: str = ""
     images: Images = dataclasses.field(default_factory=NoImages, repr=False, compare=False)
 
+    @property
+    def pictures(self) -> CataloguePictures:
+        """The pictures without the rest."""
+        return CataloguePictures(self.images, len(self.items))
+
     def image_bytes(self, row: int) -> bytes:
         """The encoded picture of an item, in the format that the source had.
 
@@ -167,9 +191,7 @@ class Dataset:
         Raises:
             ValueError: There is no such row.
         """
-        if not 0 <= row <= len(self.items):
-            raise ValueError(f"got the item row {row}; expected 1 to {len(self.items)}")
-        return self.images.read(row) if row else b""
+        return self.pictures.image_bytes(row)
 
 
 def probabilities(values: Float[np.ndarray, " I"]) -> Float32[np.ndarray, " I"]:

@@ -1,13 +1,8 @@
 """From pictures and texts to vectors: both encoders with their tokenizer, run over a catalogue."""
 
 from umair_jax.encoding.config import TEXT_FIELDS, ExtractConfig
-from umair_jax.encoding.images import (
-    Decoded,
-    FrozenImageEncoder,
-    Pictures,
-    calibrate,
-    decoded_batches,
-)
+from umair_jax.encoding.decode import Decoded, Pictures, decoded_batches, in_batches
+from umair_jax.encoding.images import FrozenImageEncoder, calibrate
 from umair_jax.encoding.pair import FILES, Catalogue, Encoders, build, load, save
 from umair_jax.encoding.texts import FrozenTextEncoder, ItemTexts, item_text
 
@@ -25,6 +20,7 @@ __all__ = [
     "build",
     "calibrate",
     "decoded_batches",
+    "in_batches",
     "item_text",
     "load",
     "save",

@@ -29,6 +29,8 @@ class ExtractConfig:
         calibration_images: Size of the sample on which an untrained network's BatchNorm statistics
             are measured; rounded down to whole batches.
         decode_threads: Threads that decode pictures while the encoder computes.
+        decode_workers: Processes that do so in their place, for machines with more cores than
+            one interpreter can feed; 0 = threads.
         pixel_limit: Largest width x height of a picture.
         max_bad_share: Largest accepted share of pictures that are there but cannot be decoded.
         seed: Of initial weights and of the calibration sample.
@@ -49,6 +51,7 @@ class ExtractConfig:
     shard_items: int = 512
     calibration_images: int = 512
     decode_threads: int = 2
+    decode_workers: int = 0
     pixel_limit: int = PIXEL_LIMIT
     max_bad_share: float = 0.2
     seed: int = 0
@@ -67,10 +70,9 @@ class ExtractConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1.")
-        if self.calibration_images < 0:
-            raise ValueError(
-                f"calibration_images: got {self.calibration_images}, expected 0 or more."
-            )
+        for name in ("calibration_images", "decode_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more.")
         if not 3 <= self.max_tokens <= self.text.max_positions:
             raise ValueError(
                 f"max_tokens: got {self.max_tokens}, expected 3 to the text encoder's "

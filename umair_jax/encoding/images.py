@@ -1,24 +1,22 @@
-"""The image half of extraction: pictures decoded ahead, calibrated or trained weights, vectors."""
+"""The image half of extraction: calibrated or trained weights, and vectors."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
-from umair_jax.data import images as image_files
 from umair_jax.encoding.config import ExtractConfig
+from umair_jax.encoding.decode import Decoded, Pictures, decoded_batches, in_batches
 from umair_jax.encoding.frozen import frozen, mesh_for
 from umair_jax.models import weights
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig, batch_statistics
@@ -26,65 +24,6 @@ from umair_jax.models.initialise import HostDraws
 
 # Settings of an encoder under which the same weights mean the same.
 _FREE = ("image_size", "last_gamma", "dtype", "remat")
-
-
-@runtime_checkable
-class Pictures(Protocol):
-    """Where encoded pictures come from."""
-
-    def image_bytes(self, row: int) -> bytes | None:
-        """The encoded picture of a row; None or empty where the item has none."""
-        ...
-
-
-class Decoded(NamedTuple):
-    """A batch of pictures, padded to the full batch size with white ones."""
-
-    images: UInt8[np.ndarray, "B S S 3"]
-    usable: Bool[np.ndarray, "n"]
-    reasons: tuple[tuple[int, str], ...]
-    """(row, reason) of pictures that are there but broken."""
-    missing: int
-    """Items without a picture."""
-
-
-def decoded_batches(
-    catalogue: Pictures, rows: Sequence[int], config: ExtractConfig, pool: ThreadPoolExecutor
-) -> Iterator[Decoded]:
-    """Decodes the pictures of `rows` in order, some batches ahead of the caller.
-
-    Bytes are read by the calling thread (sources need not be thread-safe) and decoded by the pool.
-    """
-    size, batch = config.image.image_size, config.image_batch
-
-    def task(data: bytes) -> UInt8[np.ndarray, "S S 3"] | str:
-        try:
-            return image_files.load_square(data, size, config.pixel_limit)
-        except image_files.BadImage as error:
-            return str(error)
-
-    ahead: deque[Future | None] = deque()
-    position = 0
-    for start in range(0, len(rows), batch):
-        while position < min(len(rows), start + 3 * batch):
-            data = catalogue.image_bytes(rows[position])
-            ahead.append(pool.submit(task, data) if data else None)
-            position += 1
-        chosen = rows[start : start + batch]
-        squares = np.full((batch, size, size, 3), 255, np.uint8)
-        usable = np.zeros(len(chosen), bool)
-        reasons, missing = [], 0
-        for i, row in enumerate(chosen):
-            future = ahead.popleft()
-            if future is None:
-                missing += 1
-                continue
-            result = future.result()
-            if isinstance(result, str):
-                reasons.append((int(row), result))
-            else:
-                squares[i], usable[i] = result, True
-        yield Decoded(squares, usable, tuple(reasons), missing)
 
 
 class Encoded(NamedTuple):
@@ -107,12 +46,10 @@ class FrozenImageEncoder:
         """Begins to encode a full batch; returns device arrays (content, style)."""
         return self._call(images)
 
-    def encode(
-        self, pictures: Pictures, rows: Sequence[int], pool: ThreadPoolExecutor
-    ) -> Iterator[Encoded]:
-        """Encodes the pictures of `rows` in order, a batch at a time."""
+    def encode(self, pictures: Pictures, batches: Sequence[Sequence[int]]) -> Iterator[Encoded]:
+        """Encodes the pictures of batches of rows in order."""
         pending: tuple[Any, Decoded] | None = None
-        for decoded in decoded_batches(pictures, rows, self.config, pool):
+        for decoded in decoded_batches(pictures, batches, self.config):
             # The next batch is on its way before the vectors of this one are waited for.
             started = self.start(decoded.images), decoded
             if pending is not None:
@@ -132,16 +69,13 @@ def _unit(images: Any) -> Any:
     return images.astype(jnp.float32) / 255
 
 
-def build(
-    pictures: Pictures, rows: Sequence[int], config: ExtractConfig, pool: ThreadPoolExecutor
-) -> ImageEncoder:
+def build(pictures: Pictures, rows: Sequence[int], config: ExtractConfig) -> ImageEncoder:
     """The trained encoder where the configuration names weights, else a random calibrated one.
 
     Args:
         pictures: A sample of them gives the statistics of an untrained encoder.
         rows: All rows that hold items.
         config: What to build.
-        pool: Decodes the sample.
     """
     image = ImageEncoder(config.image, rngs=HostDraws(config.seed))
     if config.image_weights:
@@ -150,7 +84,8 @@ def build(
     elif config.calibration_images:
         order = np.random.default_rng(config.seed).permutation(np.asarray(rows))
         sample = order[: config.calibration_images].tolist()
-        calibrate(image, decoded_batches(pictures, sample, config, pool))
+        batches = in_batches(sample, config.image_batch)
+        calibrate(image, decoded_batches(pictures, batches, config))
     return image
 
 

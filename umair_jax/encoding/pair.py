@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,20 +72,22 @@ class Encoders:
         )
 
 
-def build(
-    catalogue: Catalogue, rows: Sequence[int], config: ExtractConfig, pool: ThreadPoolExecutor
-) -> Encoders:
+def build(catalogue: Catalogue, rows: Sequence[int], config: ExtractConfig) -> Encoders:
     """Trained encoders where the configuration names weights, else random calibrated ones.
 
     Args:
         catalogue: Its texts give the vocabulary, a sample of its pictures the statistics.
         rows: All rows that hold items.
         config: What to build.
-        pool: Decodes the sample.
     """
     text, words = texts.build(catalogue.items, rows, config)
-    image = images.build(catalogue, rows, config, pool)
+    image = images.build(pictures_of(catalogue), rows, config)
     return Encoders(config, image, text, words)
+
+
+def pictures_of(catalogue: Catalogue) -> Pictures:
+    """The catalogue's pictures alone, where it can give them: what is sent to processes."""
+    return getattr(catalogue, "pictures", catalogue)
 
 
 def save(encoders: Encoders, folder: str | os.PathLike[str]) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int
 from rich.console import Console
 
 from umair_jax.data.standardise import log_gram, moments
-from umair_jax.encoding import ExtractConfig, FrozenImageEncoder, Pictures
+from umair_jax.encoding import ExtractConfig, FrozenImageEncoder, Pictures, in_batches
 from umair_jax.encoding import images as image_encoding
 from umair_jax.encoding.progress import EncodingProgress
 from umair_jax.probes.baselines import baselines
@@ -102,11 +102,11 @@ def probe(
         ValueError: Too many pictures that cannot be decoded, or too few for their questions.
     """
     with ThreadPoolExecutor(config.decode_threads) as pool:
-        encoders = _encoders(pictures, config, options, pool)
+        encoders = _encoders(pictures, config, options)
         encoded, usable = {}, np.ones(len(pictures), bool)
         for name, encoder in encoders.items():
             encoded[name], usable = _encode(
-                encoder, pictures, len(pictures), pool, console, f"{pictures.kind}, {name}"
+                encoder, pictures, len(pictures), console, f"{pictures.kind}, {name}"
             )
         good = np.flatnonzero(usable)
         broken = len(pictures) - len(good)
@@ -136,7 +136,7 @@ def probe(
             moved = move_pictures(pictures.keep(queries), moves, pool, limit)
             asked = {}
             for name, encoder in encoders.items():
-                vectors, _ = _encode(encoder, moved, len(moved), pool, console, f"moved, {name}")
+                vectors, _ = _encode(encoder, moved, len(moved), console, f"moved, {name}")
                 asked[name] = _with_both(vectors)
             asked[BASELINES] = baselines(moved, len(moved), pool, limit)
             rounds[MOVED] = measure(asked)
@@ -148,7 +148,6 @@ def _encoders(
     pictures: LabelledPictures,
     config: ExtractConfig,
     options: ProbeConfig,
-    pool: ThreadPoolExecutor,
 ) -> dict[str, FrozenImageEncoder]:
     settings = {}
     if config.image_weights:
@@ -157,7 +156,7 @@ def _encoders(
         settings[UNTRAINED] = dataclasses.replace(config, image_weights="")
     rows = range(len(pictures))
     return {
-        name: FrozenImageEncoder(setting, image_encoding.build(pictures, rows, setting, pool))
+        name: FrozenImageEncoder(setting, image_encoding.build(pictures, rows, setting))
         for name, setting in settings.items()
     }
 
@@ -166,14 +165,14 @@ def _encode(
     encoder: FrozenImageEncoder,
     pictures: Pictures,
     count: int,
-    pool: ThreadPoolExecutor,
     console: Console,
     what: str,
 ) -> tuple[Vectors, np.ndarray]:
     """Content and style vectors of the first `count` pictures, and which could be decoded."""
     contents, styles, usable = [], [], []
     with EncodingProgress(count, console, what=f"Encoding {what}:") as progress:
-        for batch in encoder.encode(pictures, range(count), pool):
+        batches = in_batches(range(count), encoder.config.image_batch)
+        for batch in encoder.encode(pictures, batches):
             contents.append(batch.content)
             styles.append(batch.style)
             usable.append(batch.decoded.usable)
