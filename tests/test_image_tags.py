@@ -18,6 +18,17 @@ from umair_jax.models.style import StyleConfig
 from umair_jax.models.tagger import TaggerConfig
 from umair_jax.tasks.image_tags import ImageTagsTask, ObjectiveConfig
 from umair_jax.train import train
+from umair_jax.training import state as states
+from umair_jax.training.optimisers import OptimConfig, make_optimiser
+from umair_jax.training.sharding import (
+    DEFAULT_RULES,
+    BatchPlacer,
+    MeshConfig,
+    make_mesh,
+    place_context,
+)
+from umair_jax.training.step import TrainStep
+from umair_jax.training.table_optimisers import TableOptimConfig
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -184,3 +195,34 @@ def test_a_finished_run_gives_the_same_again(run):
     again = train(config, workdir, console=quiet)
     assert again["test"] == summary["test"]
     assert (workdir / "image_encoder.safetensors").read_bytes() == written
+
+
+def updated(devices, batch):
+    """State and metrics after one update with everything on, draws included."""
+    goal = ObjectiveConfig(tags=0.5, content=1.0, style=1.0)
+    made = task(goal, AugmentConfig())
+    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+    optimiser = make_optimiser(OptimConfig("sgd", 0.1, ema_decay=0.9), 10)
+    init = states.initialiser(made, optimiser, TableOptimConfig(), seed=0)
+    abstract = states.abstract_state(init, mesh, DEFAULT_RULES)
+    step = TrainStep(made, optimiser, TableOptimConfig(), mesh, 0, abstract)
+    state, context = states.create(init, abstract), place_context(made.context(), mesh)
+    state, packed = step(state, context, BatchPlacer(mesh, 16)(batch))
+    return jax.device_get(state), step.unpack(packed)
+
+
+def test_statistics_and_agreement_are_those_of_the_global_batch():
+    rng = np.random.default_rng(1)
+    batch = {
+        "item": rng.integers(1, 6, 16).astype(np.int32),
+        "image": rng.integers(0, 256, (16, 32, 32, 3), np.uint8),
+        "weight": np.ones(16, np.float32),
+    }
+    one, metrics = updated(1, batch)
+    eight, metrics_of_eight = updated(8, batch)
+    for name, values in metrics.items():
+        assert metrics_of_eight[name] == pytest.approx(values, rel=1e-3), name
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(eight), strict=True
+    ):
+        np.testing.assert_allclose(other, leaf, rtol=1e-3, atol=1e-4, err_msg=str(path))
