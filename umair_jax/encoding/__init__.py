@@ -2,7 +2,7 @@
 
 from umair_jax.encoding.config import TEXT_FIELDS, ExtractConfig
 from umair_jax.encoding.decode import Decoded, Pictures, decoded_batches, in_batches
-from umair_jax.encoding.images import FrozenImageEncoder, calibrate
+from umair_jax.encoding.images import FrozenImageEncoder, calibrate, whiten
 from umair_jax.encoding.pair import FILES, Catalogue, Encoders, build, load, save
 from umair_jax.encoding.texts import FrozenTextEncoder, ItemTexts, item_text
 
@@ -24,4 +24,5 @@ __all__ = [
     "item_text",
     "load",
     "save",
+    "whiten",
 ]

@@ -19,7 +19,13 @@ from umair_jax.encoding.config import ExtractConfig
 from umair_jax.encoding.decode import Decoded, Pictures, decoded_batches, in_batches
 from umair_jax.encoding.frozen import frozen, mesh_for
 from umair_jax.models import weights
-from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig, batch_statistics
+from umair_jax.models.image_encoder import (
+    ImageEncoder,
+    ImageEncoderConfig,
+    ImageVectors,
+    batch_statistics,
+    fit_whitening,
+)
 from umair_jax.models.initialise import HostDraws
 
 # Settings of an encoder under which the same weights mean the same.
@@ -86,6 +92,7 @@ def build(pictures: Pictures, rows: Sequence[int], config: ExtractConfig) -> Ima
         sample = order[: config.calibration_images].tolist()
         batches = in_batches(sample, config.image_batch)
         calibrate(image, decoded_batches(pictures, batches, config))
+        whiten(image, decoded_batches(pictures, batches, config))
     return image
 
 
@@ -132,3 +139,24 @@ def calibrate(encoder: ImageEncoder, batches: Iterable[Decoded]) -> int:
         nnx.replace_by_pure_dict(variables, jax.tree.map(lambda x: x / count, total))
         nnx.update(encoder, variables)
     return used
+
+
+def whiten(encoder: ImageEncoder, batches: Iterable[Decoded]) -> None:
+    """Fits the encoder's whitening to batches of pictures; nothing happens if it has none."""
+    if not (encoder.cfg.whiten_content or encoder.cfg.whiten_style):
+        return
+    graph, params, stats = nnx.split(encoder, nnx.Param, nnx.BatchStat)
+    state = (nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+    @jax.jit
+    def read(state: Any, images: Any) -> ImageVectors:
+        model = nnx.merge(graph, *state)
+        content, (style,) = model.read(model.maps(_unit(images)))
+        return ImageVectors(content, style)
+
+    def vectors() -> Iterator[ImageVectors]:
+        for batch in batches:
+            good = np.flatnonzero(batch.usable)
+            yield ImageVectors(*(np.asarray(x)[good] for x in read(state, batch.images)))
+
+    fit_whitening(encoder, vectors())

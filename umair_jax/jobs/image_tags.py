@@ -13,17 +13,19 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from umair_jax import results
+from umair_jax import encoding, results
 from umair_jax.data import image_tags as labels_of
 from umair_jax.data import picture_batches
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.image_tags import ImageTags, ImageTagsConfig
 from umair_jax.data.picture_batches import PictureSource
+from umair_jax.encoding import ExtractConfig
 from umair_jax.jobs import sections
 from umair_jax.jobs.sections import DataConfig
 from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig
+from umair_jax.models.image_encoder import ImageEncoder
 from umair_jax.models.tagger import TaggerConfig
 from umair_jax.tasks import image_tags
 from umair_jax.tasks.image_tags import ImageTagsTask, ObjectiveConfig
@@ -156,6 +158,7 @@ class ImageTagsJob:
             "bad_images": the pictures that could not be decoded.
         """
         encoder = self.task.encoder(*judged(state))
+        self._whiten(encoder)
         config = json.dumps(dataclasses.asdict(self.task.config.image))
         weights.save(encoder, workdir / WEIGHTS, metadata={weights.SETTINGS: config})
         test = self.pictures["test"]
@@ -166,6 +169,15 @@ class ImageTagsJob:
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         (workdir / TAG_TABLE).write_text("\n".join(lines) + "\n", "utf-8")
         return {"bad_images": picture_batches.report(self.pictures)}
+
+    def _whiten(self, encoder: ImageEncoder) -> None:
+        """Fits the encoder's whitening, if it has one, to the training drawings as they are."""
+        size = self.eval.batch_size
+        options = ExtractConfig(
+            image=encoder.cfg, image_batch=size, pixel_limit=self.data.pixel_limit
+        )
+        batches = encoding.in_batches(self.labels.rows["train"].tolist(), size)
+        encoding.whiten(encoder, encoding.decoded_batches(self.dataset.pictures, batches, options))
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
         """Prints metrics, and the tags that most test drawings have."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from umair_jax.models.initialise import Draws
 from umair_jax.models.resnet import ResNet, ResNetConfig
 from umair_jax.models.style import StyleConfig, StyleHead
+from umair_jax.models.whitening import Moments, Whitening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,9 @@ class ImageEncoderConfig:
         content_stage: Stage (from 1) that is averaged into the content vector.
         content_block: Block of that stage, from 1; 0 = its last.
         style: Where style is read, and how.
+        whiten_content: Width of the content vector after whitening; 0 = as it is.
+        whiten_style: Width of the style vector after whitening; 0 = as it is.
+        whiten_shrinkage: See Whitening.fit.
         pre_activation: Read the residual sums before the ReLU of their block (as the paper's code
             does) rather than after it.
         mean: Subtracted from the channels of images in [0, 1]; empty = nothing.
@@ -52,6 +58,9 @@ class ImageEncoderConfig:
     content_stage: int = 4
     content_block: int = 0
     style: StyleConfig = dataclasses.field(default_factory=StyleConfig)
+    whiten_content: int = 0
+    whiten_style: int = 0
+    whiten_shrinkage: float = 1e-3
     pre_activation: bool = True
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -76,6 +85,14 @@ class ImageEncoderConfig:
                 raise ValueError(
                     f"{name}: got {wanted}, expected 0 to {available}, the number of blocks there."
                 )
+        for name, width in (("content", self.maps_width), ("style", self.style_head_width)):
+            if not 0 <= getattr(self, f"whiten_{name}") <= width:
+                raise ValueError(
+                    f"whiten_{name}: got {getattr(self, f'whiten_{name}')}, expected 0 to {width}, "
+                    "the width before"
+                )
+        if not 0 <= self.whiten_shrinkage <= 1:
+            raise ValueError(f"whiten_shrinkage: got {self.whiten_shrinkage}, expected 0 to 1")
         if self.image_size < 2 ** (stages + 1):
             raise ValueError(
                 f"image_size: got {self.image_size}, expected at least {2 ** (stages + 1)} pixels."
@@ -102,11 +119,21 @@ class ImageEncoderConfig:
     @property
     def content_width(self) -> int:
         """Width of the content vector."""
-        return self.resnet.channels(self.content_stage)
+        return self.whiten_content or self.maps_width
 
     @property
     def style_width(self) -> int:
         """Width of the style vector."""
+        return self.whiten_style or self.style_head_width
+
+    @property
+    def maps_width(self) -> int:
+        """Width of the mean of the content maps, before whitening."""
+        return self.resnet.channels(self.content_stage)
+
+    @property
+    def style_head_width(self) -> int:
+        """Width of what the style head gives, before whitening."""
         channels, blocks = self.resnet.channels, self.resnet.blocks_per_stage
         pooled = [self.style.pooled_width(channels(s), blocks[s - 1]) for s in self.style.stages]
         return self.style.projection or sum(pooled)
@@ -134,6 +161,10 @@ class ImageEncoder(nnx.Module):
         blocks = cfg.resnet.blocks_per_stage
         channels = [cfg.resnet.channels(stage) for stage in range(1, len(blocks) + 1)]
         self.style_head = StyleHead(cfg.style, channels, blocks, rngs=rngs)
+        if cfg.whiten_content:
+            self.whiten_content = Whitening(cfg.maps_width, cfg.whiten_content)
+        if cfg.whiten_style:
+            self.whiten_style = Whitening(cfg.style_head_width, cfg.whiten_style)
 
     def __call__(self, images: Float[Array, "B H W 3"], train: bool = False) -> ImageVectors:
         """Encodes images.
@@ -147,6 +178,10 @@ class ImageEncoder(nnx.Module):
             Content [B, content_width] and style [B, style_width], float32.
         """
         content, (style,) = self.read(self.maps(images, train), train)
+        if self.cfg.whiten_content:
+            content = self.whiten_content(content)
+        if self.cfg.whiten_style:
+            style = self.whiten_style(style)
         return ImageVectors(content, style)
 
     def maps(self, images: Float[Array, "B H W 3"], train: bool = False) -> Stages:
@@ -164,7 +199,7 @@ class ImageEncoder(nnx.Module):
     def read(
         self, stages: Stages, train: bool = False, across: Bool[Array, " B"] | None = None
     ) -> tuple[Float[Array, "B C"], tuple[Float[Array, "B S"], ...]]:
-        """Content of whole pictures, and style of them or of their halves.
+        """Content of whole pictures, and style of them or of their halves, not whitened.
 
         Args:
             stages: What `maps` returned.
@@ -182,6 +217,24 @@ class ImageEncoder(nnx.Module):
 def semantic_content(maps: Float[Array, "B H W C"]) -> Float[Array, "B C"]:
     """Global average pool in float32."""
     return maps.astype(jnp.float32).mean((1, 2))
+
+
+def fit_whitening(encoder: ImageEncoder, vectors: Iterable[ImageVectors]) -> None:
+    """Fits what the encoder whitens with.
+
+    Args:
+        encoder: Changed in place; nothing happens if it whitens nothing.
+        vectors: Batches of what `ImageEncoder.read` gives for a catalogue, as numpy arrays.
+    """
+    cfg = encoder.cfg
+    content, style = Moments(cfg.maps_width), Moments(cfg.style_head_width)
+    for batch in vectors:
+        content.add(np.asarray(batch.content))
+        style.add(np.asarray(batch.style))
+    if cfg.whiten_content:
+        encoder.whiten_content.fit(content, cfg.whiten_shrinkage)
+    if cfg.whiten_style:
+        encoder.whiten_style.fit(style, cfg.whiten_shrinkage)
 
 
 def batch_statistics(encoder: ImageEncoder, images: Float[Array, "B H W 3"]) -> Any:

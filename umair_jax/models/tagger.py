@@ -67,9 +67,10 @@ class ImageTagger(nnx.Module):
         self.cfg = cfg
         self.popularity = tuple(popularity)
         self.encoder = ImageEncoder(cfg.image, rngs=rngs)
-        self.tags = Dense(cfg.image.content_width, tags, rngs=rngs)
+        width = cfg.image.maps_width
+        self.tags = Dense(width, tags, rngs=rngs)
         for name, buckets in popularity.items():
-            setattr(self, f"popularity_{name}", Dense(cfg.image.content_width, buckets, rngs=rngs))
+            setattr(self, f"popularity_{name}", Dense(width, buckets, rngs=rngs))
 
     def __call__(
         self,
