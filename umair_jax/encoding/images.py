@@ -157,6 +157,7 @@ def whiten(encoder: ImageEncoder, batches: Iterable[Decoded]) -> None:
     def vectors() -> Iterator[ImageVectors]:
         for batch in batches:
             good = np.flatnonzero(batch.usable)
-            yield ImageVectors(*(np.asarray(x)[good] for x in read(state, batch.images)))
+            content, style = read(state, batch.images)
+            yield ImageVectors(content[good], style[good])
 
     fit_whitening(encoder, vectors())
