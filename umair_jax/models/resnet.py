@@ -133,20 +133,7 @@ class Convolution(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """Convolves in the dtype of `x`."""
-        kernel = self.kernel[...].astype(x.dtype)
-        if self.size == 1:
-            # A 1 x 1 convolution is a matrix product; written as one it runs faster on CPUs,
-            # most of all for large batches.
-            if self.stride > 1:
-                x = x[:, :: self.stride, :: self.stride]
-            return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=_pads(self.padding, self.size),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return convolve(x, self.kernel[...].astype(x.dtype), self.stride, self.padding)
 
 
 class BatchNorm(nnx.Module):
@@ -196,14 +183,16 @@ class Bottleneck(nnx.Module):
             self.downsample_conv = Convolution(inputs, outputs, 1, stride, rngs=rngs)
             self.downsample_bn = BatchNorm(outputs, cfg)
 
-    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B h w D"]:
-        """Returns the residual sum; the ReLU that follows it belongs to the caller."""
+    def __call__(
+        self, x: Float[Array, "B H W C"], train: bool
+    ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
+        """Returns the residual sum and its ReLU."""
         y = jax.nn.relu(self.bn1(self.conv1(x), train))
         y = jax.nn.relu(self.bn2(self.conv2(y), train))
         y = self.bn3(self.conv3(y), train)
         if self.project:
             x = self.downsample_bn(self.downsample_conv(x), train)
-        return x + y
+        return x + y, relu_of_sum(x, y)
 
 
 class Stage(nnx.Module):
@@ -222,17 +211,17 @@ class Stage(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "B H W C"], train: bool
-    ) -> tuple[Float[Array, "B h w D"], ...]:
-        """Returns the residual sum of every block, before its ReLU."""
+    ) -> tuple[tuple[Float[Array, "B h w D"], ...], Float[Array, "B h w D"]]:
+        """Returns the residual sums of all blocks, before their ReLU, and the last one's ReLU."""
         sums = []
         for i in range(self.blocks):
             block = getattr(self, f"block{i}")
             if train and self.remat == "block":
-                sums.append(_rematerialised(block, x))
+                total, x = _rematerialised(block, x)
             else:
-                sums.append(block(x, train))
-            x = jax.nn.relu(sums[-1])
-        return tuple(sums)
+                total, x = block(x, train)
+            sums.append(total)
+        return tuple(sums), x
 
 
 class ResNet(nnx.Module):
@@ -272,10 +261,45 @@ class ResNet(nnx.Module):
         x = max_pool(x, self.cfg.padding)
         outputs = []
         for stage in range(1, len(self.cfg.blocks_per_stage) + 1):
-            sums = getattr(self, f"layer{stage}")(x, train)
+            sums, x = getattr(self, f"layer{stage}")(x, train)
             outputs.append(sums)
-            x = jax.nn.relu(sums[-1])
         return tuple(outputs)
+
+
+def convolve(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"], stride: int, padding: str
+) -> Float[Array, "B h w D"]:
+    """Convolution with a square kernel, see `ResNetConfig.padding`."""
+    if kernel.shape[0] == 1:
+        # A 1 x 1 convolution is a matrix product; written as one it runs faster on CPUs,
+        # most of all for large batches.
+        if stride > 1:
+            x = x[:, ::stride, ::stride]
+        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=_pads(padding, kernel.shape[0]),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@jax.custom_jvp
+def relu_of_sum(x: Float[Array, "*S"], y: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """relu(x + y), rounding included, in a form that XLA computes once.
+
+    XLA's CPU backend copies a function of one array, as the ReLU of a sum is, into every reader,
+    together with what the sum is made of: along a stage every block would add up all earlier ones
+    again.
+    """
+    return jnp.maximum(x, -y) + y
+
+
+@relu_of_sum.defjvp
+def _relu_of_sum_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]):
+    z = relu_of_sum(*primals)
+    return z, jnp.where(z > 0, tangents[0] + tangents[1], 0)
 
 
 def max_pool(x: Float[Array, "B H W C"], padding: str = "symmetric") -> Float[Array, "B h w C"]:
@@ -293,8 +317,10 @@ def _pads(padding: str, size: int) -> str | tuple[tuple[int, int], tuple[int, in
     return pair, pair
 
 
-def _rematerialised(block: Bottleneck, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    """The block's output in training; only `x` is kept for the way back.
+def _rematerialised(
+    block: Bottleneck, x: Float[Array, "B H W C"]
+) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
+    """The block's outputs in training; only `x` is kept for the way back.
 
     A pure function of parameters, statistics and input goes under `jax.checkpoint`. It returns the
     new statistics, because what is written to a module inside a transformation is lost.
@@ -306,7 +332,7 @@ def _rematerialised(block: Bottleneck, x: Float[Array, "B H W C"]) -> Float[Arra
         copy = nnx.merge(graph, params, stats)
         return copy(x, train=True), nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
 
-    y, updated = run(nnx.to_pure_dict(params), nnx.to_pure_dict(stats), x)
+    outputs, updated = run(nnx.to_pure_dict(params), nnx.to_pure_dict(stats), x)
     nnx.replace_by_pure_dict(stats, updated)
     nnx.update(block, stats)
-    return y
+    return outputs
