@@ -57,13 +57,18 @@ class Drawings:
             ("", *(row["description"] for row in rows)),
         )
         self._images = {i: row["image"] for i, row in enumerate(rows, start=1)} | (images or {})
-        self.reads = 0
-        self.fail_after: int | None = None
+        self.read: list[int] = []  # appending is safe from several threads
+        self.fail_at: int | None = None  # a row, once so many have been read
+        self.fail_after = 0
+
+    @property
+    def reads(self) -> int:
+        return len(self.read)
 
     def image_bytes(self, row: int) -> bytes | None:
-        if self.fail_after is not None and self.reads >= self.fail_after:
+        if row == self.fail_at and self.reads >= self.fail_after:
             raise RuntimeError("power cut")
-        self.reads += 1
+        self.read.append(row)
         return self._images[row]
 
 
@@ -115,11 +120,11 @@ def test_manifest_tells_what_made_it(finished):
 def test_finished_bank_is_left_alone(finished):
     folder, bank, _ = finished
     drawings = Drawings()
-    drawings.fail_after = 0
     again = extract(drawings, CONFIG, folder, console=quiet())
     np.testing.assert_array_equal(again.content, bank.content)
-    more_threads = dataclasses.replace(CONFIG, decode_threads=3)
-    extract(drawings, more_threads, folder, console=quiet())
+    elsewhere = dataclasses.replace(CONFIG, decode_threads=3, decode_workers=2)
+    extract(drawings, elsewhere, folder, console=quiet())
+    assert not drawings.read
 
 
 def test_vectors_do_not_depend_on_neighbours(finished):
@@ -141,15 +146,16 @@ def test_vectors_do_not_depend_on_neighbours(finished):
 def test_interrupted_run_ends_in_the_identical_bank(finished, tmp_path):
     folder, _, _ = finished
     drawings = Drawings()
-    drawings.fail_after = 16 + 25  # the calibration sample, then the middle of a shard
+    # After the calibration sample, in the middle of the third shard; the second one's last
+    # batch is still on the device then.
+    drawings.fail_at, drawings.fail_after = 25, 16
     with pytest.raises(RuntimeError, match="power cut"):
         extract(drawings, CONFIG, tmp_path, console=quiet())
     assert feature_bank.read_manifest(tmp_path) is None
-    done = sorted(tmp_path.glob("shard-*"))
-    assert 0 < len(done) < 4
-    drawings.fail_after, drawings.reads = None, 0
+    assert len(list(tmp_path.glob("shard-*"))) == 1
+    drawings.fail_at, drawings.read = None, []
     extract(drawings, CONFIG, tmp_path, console=quiet())
-    assert drawings.reads == 35 - 10 * len(done)
+    assert sorted(drawings.read) == list(range(11, 36))
     assert contents(tmp_path) == contents(folder)
 
 
@@ -233,7 +239,7 @@ def test_too_many_broken_images_stop_the_run(tmp_path):
     with pytest.raises(ValueError, match=r"got 4 of 10 that cannot be .*row 1: not an image"):
         extract(drawings, CONFIG, tmp_path, console=quiet())
     tolerant = dataclasses.replace(CONFIG, max_bad_share=0.5)
-    drawings.reads = 0
+    drawings.read = []
     extract(drawings, tolerant, tmp_path, console=quiet())
     assert drawings.reads == 0
 

@@ -169,3 +169,16 @@ def test_a_block_does_not_sum_up_the_blocks_before_it():
     ]
     assert reads
     assert max(reads) < 16
+
+
+def test_whitening_is_kept():
+    encoder = trained(dataclasses.replace(SMALL, whiten_content=7, whiten_style=5))
+    for name, seed in (("whiten_content", 2), ("whiten_style", 3)):
+        part = getattr(encoder, name)
+        shape = part.kernel[...].shape
+        part.kernel[...] = jax.random.normal(jax.random.key(seed), shape)
+    images = pictures(2, 36)
+    ours, reference = run(FoldedImageEncoder(encoder), images), run(encoder, images)
+    assert ours.content.shape == (2, 7)
+    for one, other in zip(ours, reference, strict=True):
+        assert difference(one, other) < 1e-4

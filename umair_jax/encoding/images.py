@@ -19,6 +19,7 @@ from umair_jax.encoding.config import ExtractConfig
 from umair_jax.encoding.decode import Decoded, Pictures, decoded_batches, in_batches
 from umair_jax.encoding.frozen import frozen, mesh_for
 from umair_jax.models import weights
+from umair_jax.models.folding import FoldedImageEncoder
 from umair_jax.models.image_encoder import (
     ImageEncoder,
     ImageEncoderConfig,
@@ -46,7 +47,7 @@ class FrozenImageEncoder:
     def __init__(self, config: ExtractConfig, model: ImageEncoder, mesh: Mesh | None = None):
         self.config, self.model = config, model
         mesh = mesh or mesh_for(config.image_batch)
-        self._call = frozen(model, mesh, lambda model, x: model(_unit(x)))
+        self._call = frozen(FoldedImageEncoder(model), mesh, lambda model, x: model(_unit(x)))
 
     def start(self, images: UInt8[np.ndarray, "B S S 3"]) -> Any:
         """Begins to encode a full batch; returns device arrays (content, style)."""

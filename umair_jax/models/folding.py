@@ -144,6 +144,9 @@ class FoldedImageEncoder(ImageEncoder):
         self.fast = jax.default_backend() == "cpu" if fast is None else fast
         self.backbone = FoldedResNet(encoder.backbone, self.fast)
         self.style_head = nnx.merge(*nnx.split(encoder.style_head))
+        for name in ("whiten_content", "whiten_style"):
+            if getattr(self.cfg, name):
+                setattr(self, name, nnx.merge(*nnx.split(getattr(encoder, name))))
 
     def __call__(self, images: Float[Array, "B H W 3"], train: bool = False) -> ImageVectors:
         """As `ImageEncoder.__call__`, for as many images at a time as a CPU's caches have room for.
