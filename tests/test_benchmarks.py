@@ -1,9 +1,12 @@
 import json
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from benchmarks import input as input_bench
-from benchmarks import machine, made_up, ranker, report
+from benchmarks import machine, made_up, ranker, report, resnet, rounds, timm_resnet
+from umair_jax.models.image_encoder import ImageEncoderConfig
 
 ALWAYS = {"bench", "case", "ours", "peer", "ratio", "unit", "versions", "date", "cpu"}
 SIZES = made_up.Sizes(
@@ -80,3 +83,123 @@ def test_usage_counts_own_time():
     assert usage.cpu_seconds > 0
     assert len(usage.seconds) == 1
     assert usage.foreign_share is None or 0 <= usage.foreign_share <= 1
+
+
+SETTINGS = resnet.Settings(
+    image=ImageEncoderConfig(base_width=4, blocks=(1, 2), content_stage=2, image_size=32),
+    batch_size=2,
+    train_batch_size=2,
+    tags=5,
+    compiled=False,
+    pictures=3,
+    rounds=1,
+    round_seconds=0.01,
+    peak_tflops=0.5,
+)
+
+
+class _NoTorch:
+    missing = "torch and timm cannot be imported: not here"
+
+    def __init__(self, *settings):
+        pass
+
+
+def test_resnet_measures_every_part_and_says_that_there_is_no_torch(capsys, monkeypatch):
+    monkeypatch.setattr(resnet, "Peers", _NoTorch)
+    results = resnet.run(SETTINGS, resnet.PARTS)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == results
+    rows = {part: [row for row in results if row["part"] == part] for part in resnet.PARTS}
+    assert [len(rows[part]) for part in resnet.PARTS] == [1, 2, 1, 2]
+    for row in results:
+        assert row.keys() >= ALWAYS | {"foreign_cpu_share", "threads", "device"}
+        assert row["torch"] == _NoTorch.missing
+        assert row["ours"] > 0
+    (inference,), (train,) = rows["inference"], rows["train"]
+    assert inference["peer_name"] == "unfolded"
+    assert inference["ratio"] == pytest.approx(inference["ours"] / inference["peer"])
+    assert train["peer"] is None
+    assert train["ratio"] is None
+    # Forward, and the gradients of weights and inputs; the first layer needs none for its input.
+    assert 2.5 < train["flops_per_image"] / inference["flops_per_image"] < 3.5
+    flops = inference["flops_per_image"] * inference["ours"]
+    assert inference["mfu"] == pytest.approx(flops / 0.5e12)
+    assert all(row["memory_bytes"] > 0 for row in (inference, train))
+    assert 0 < rows["style"][1]["style_share_of_flops"] < 1
+
+
+class _Peers(_NoTorch):
+    """Stands in for timm; its torch.compile does not work."""
+
+    missing = ""
+    about: ClassVar = {"torch_threads": 1}
+
+    def inference(self, images, channels_last, compiled):
+        def run():
+            if compiled:
+                raise RuntimeError("no compiler")
+            return images.sum()
+
+        return run
+
+    train_step = None
+
+    def wait(self, result):
+        pass
+
+    def peak_bytes(self, work):
+        return 7
+
+
+def test_resnet_measures_the_peers_that_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(resnet, "Peers", _Peers)
+    out = tmp_path / "resnet.jsonl"
+    sizes = ["--base_width=4", "--image_size=64", "--batch_size=2", "--depth=50"]
+    few = ["--rounds=1", "--round_seconds=0.01"]
+    results = resnet.main(["--parts=inference", "--compile", *sizes, *few, f"--out={out}"])
+    assert [json.loads(line) for line in out.read_text().splitlines()] == results
+    assert [row["peer_name"] for row in results] == [
+        "unfolded",
+        "timm, channels first",
+        "timm, channels last",
+    ]
+    assert [row["peer_memory_bytes"] for row in results][1:] == [7, 7]
+    assert "torch.compile does not run here: RuntimeError: no compiler" in capsys.readouterr().err
+
+
+@pytest.mark.parity
+def test_the_resnet_peers_do_the_same_work():
+    pytest.importorskip("torch", reason="torch is in the parity extra")
+    pytest.importorskip("timm", reason="timm is in the parity extra")
+    peers = timm_resnet.Peers(depth=50, bfloat16=False, tags=5)
+    images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+    for channels_last in (False, True):
+        features = peers.inference(images, channels_last, compiled=False)()
+        assert tuple(features.shape) == (2, 2048)
+        labels = np.eye(2, 5, dtype=np.float32)
+        step = peers.train_step(images, labels, channels_last, compiled=False)
+        first = float(step())
+        for _ in range(5):
+            last = float(step())
+        assert last < first
+    assert peers.peak_bytes(step) is None
+
+
+def test_the_peak_of_a_card_goes_by_its_name():
+    assert resnet.stated_peak("NVIDIA H200") == 989
+    assert resnet.stated_peak("NVIDIA H100 80GB HBM3") == 989
+    assert resnet.stated_peak("NVIDIA H100 PCIe") == 756
+    assert resnet.stated_peak("NVIDIA RTX A6000") is None
+
+
+def test_contenders_take_turns():
+    order = []
+    contenders = [
+        rounds.Contender(name, lambda name=name: order.append(name), lambda _: None, 3, 0)
+        for name in "abc"
+    ]
+    order.clear()
+    rounds.take_turns(contenders, 2)
+    assert order == ["a", "b", "c", "b", "c", "a"]
+    assert contenders[0].rate == pytest.approx(3 / contenders[0].seconds)
+    assert contenders[0].fastest_seconds <= contenders[0].seconds
