@@ -185,7 +185,9 @@ class ImageTagsTask:
         encoder = ImageEncoder(self.config.image, rngs=HostDraws(0))
         for kind, values in ((nnx.Param, params["net"]), (nnx.BatchStat, stats)):
             state = nnx.state(encoder, kind)
-            nnx.replace_by_pure_dict(state, jax.device_get(values["encoder"]))
+            # On the host in between: the copies belong to one device, whatever the mesh was.
+            copies = jax.tree.map(jnp.asarray, jax.device_get(values["encoder"]))
+            nnx.replace_by_pure_dict(state, copies)
             nnx.update(encoder, state)
         return encoder
 
