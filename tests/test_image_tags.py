@@ -91,11 +91,14 @@ def test_untrained_tags_cost_the_entropy_of_their_frequency(batch):
 
 
 def test_objectives_add_up(batch):
-    goal = ObjectiveConfig(tags=0.5, popularity=2.0, content=0.5, style=0.25)
+    goal = ObjectiveConfig(
+        tags=0.5, popularity=2.0, content=0.5, style=0.25, style_redundancy=0.125
+    )
     ((loss, (_, metrics)), _), _ = loss_of(task(goal), batch)
     means = {name: float(total / count) for name, (total, count) in metrics.items()}
     expected = 0.5 * means["tags_loss"] + 2 * means["popularity_loss"]
     expected += 0.5 * means["content_loss"] + 0.25 * means["style_loss"]
+    expected += 0.125 * means["style_redundancy"]
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert {"content_found", "style_found"} < set(metrics)
 
@@ -146,6 +149,8 @@ def test_popularity_needs_buckets():
         ImageTagsTask(labels(), config, ObjectiveConfig(popularity=1.0), STILL)
     with pytest.raises(ValueError, match="got weights"):
         ObjectiveConfig(tags=0.0)
+    with pytest.raises(ValueError, match="style_redundancy -1"):
+        ObjectiveConfig(style_redundancy=-1.0)
 
 
 @pytest.fixture(scope="module")

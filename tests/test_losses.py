@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from umair_jax.models.losses import MultiLabelConfig, agreement, multi_label, unit
+from umair_jax.models.losses import (
+    MultiLabelConfig,
+    agreement,
+    multi_label,
+    redundancy,
+    standardised,
+    unit,
+)
 
 
 @pytest.fixture
@@ -79,6 +86,26 @@ def test_agreement_does_not_depend_on_lengths_and_perfect_partners_are_found():
     each, found = agreement(one, 7 * one, jnp.ones(8), 0.05)
     assert bool(found.all())
     np.testing.assert_allclose(each, agreement(one, one, jnp.ones(8), 0.05)[0], rtol=1e-4)
+
+
+def test_standardised_numbers_have_mean_0_and_variance_1_over_what_counts():
+    vectors = 5 + 3 * jax.random.normal(jax.random.key(5), (7, 3))
+    weight = jnp.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0])
+    found = np.asarray(standardised(vectors, weight))[np.asarray(weight) > 0]
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(found.std(0), 1, rtol=1e-4)
+
+
+def test_redundancy_is_the_sum_of_squared_correlations():
+    vectors, weight = jax.random.normal(jax.random.key(6), (9, 4)), jnp.ones(9)
+    correlation = np.corrcoef(vectors, rowvar=False)
+    expected = (np.square(correlation).sum() - 4) / 4
+    assert float(redundancy(vectors, weight)) == pytest.approx(expected, rel=1e-4)
+    # An excluded example changes nothing, and numbers that move together are redundant.
+    longer, padded = jnp.concatenate([vectors, vectors[:1] + 9]), jnp.append(weight, 0.0)
+    assert float(redundancy(longer, padded)) == pytest.approx(expected, rel=1e-4)
+    twins = jnp.concatenate([vectors[:, :1], -2 * vectors[:, :1]], axis=1)
+    assert float(redundancy(twins, weight)) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_zero_vector_has_a_finite_gradient():

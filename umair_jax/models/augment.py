@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 _LUMINANCE = (0.299, 0.587, 0.114)
+_TECHNIQUES = (0.55, 0.15, 0.15, 0.15)  # shares of none, outlines, pen, print
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,9 @@ def repaint(
 ) -> Float[Array, "B H W 3"]:
     """The same drawings in other paint: palette, tone curve, outlines, shading, sharpness.
 
+    Some become what another artist might have made of the subject: a pen drawing, a print in one
+    colour, a flat drawing with outlines.
+
     Args:
         key: Of the draws; each image has its own.
         images: Values in [0, 1], drawn on white, which stays white.
@@ -144,8 +148,8 @@ def repaint(
     def some(key, share):
         return strength * jax.random.bernoulli(key, share, each)
 
-    white = images.min(-1, keepdims=True)
-    white = jnp.clip((white - 0.9) * 10, 0, 1)
+    lightness = images.min(-1, keepdims=True)
+    white = jnp.clip((lightness - 0.9) * 10, 0, 1)
     # Palette: mostly small, sometimes large mixtures of the channels' distances from white.
     spread = jnp.exp(_uniform(keys[0], (count, 1, 1), -2.5, -0.7))
     mixture = jnp.eye(3) + spread * normal(keys[1], (count, 3, 3))
@@ -157,12 +161,18 @@ def repaint(
     # Sharper or softer.
     soft = _blurred(painted)
     painted += _uniform(keys[4], each, -strength, strength) * (painted - soft)
-    # Outlines: dark where luminance changes.
-    edges = _slopes(luminance)
-    painted *= 1 - some(keys[5], 0.25) * jnp.clip(2.5 * edges, 0, 1)
     # Shading from one side.
     ramp = jnp.linspace(0, 1, images.shape[1])[None, :, None, None]
     painted *= 1 - 0.3 * some(keys[6], 0.25) * ramp * (1 - white)
+    # Other techniques: none, outlined, drawn with a pen, printed in black with lines left white.
+    lines = jnp.clip(3 * (_slopes(images).max(-1, keepdims=True) - 0.06), 0, 1)
+    wide = jax.random.bernoulli(keys[7], 0.5, each)
+    lines = jnp.where(wide, _widened(lines), lines)
+    inked = jnp.clip(5 * (0.95 - lightness), 0, 1)
+    technique = jax.random.choice(keys[5], 4, each, p=jnp.array(_TECHNIQUES))
+    made = (painted * (1 - lines), 1 - lines, 1 - inked * (1 - lines))
+    for index, other in enumerate(made, start=1):
+        painted += strength * (technique == index) * (other - painted)
     return jnp.clip(painted, 0, 1)
 
 
@@ -173,9 +183,15 @@ def _blurred(images: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
     return images
 
 
-def _slopes(images: Float[Array, "B H W 1"]) -> Float[Array, "B H W 1"]:
+def _slopes(images: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
     down, across = (jnp.roll(images, 1, axis) - jnp.roll(images, -1, axis) for axis in (1, 2))
     return jnp.abs(down) + jnp.abs(across)
+
+
+def _widened(lines: Float[Array, "B H W 1"]) -> Float[Array, "B H W 1"]:
+    for axis in (1, 2):
+        lines = jnp.maximum(lines, jnp.maximum(jnp.roll(lines, 1, axis), jnp.roll(lines, -1, axis)))
+    return lines
 
 
 def _uniform(key: Key[Array, ""], shape: tuple[int, ...], low: float, high: float) -> jax.Array:

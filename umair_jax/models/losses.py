@@ -108,6 +108,36 @@ def agreement(
     return (losses[0] + losses[1]) / 2, (logit.argmax(1) == place).astype(jnp.float32)
 
 
+def standardised(vectors: Float[Array, "B D"], weight: Float[Array, " B"]) -> Float[Array, "B D"]:
+    """Vectors whose numbers have mean 0 and variance 1 over the batch, float32.
+
+    Args:
+        vectors: Of the global batch.
+        weight: 0 excludes an example from mean and variance.
+    """
+    vectors = vectors.astype(jnp.float32)
+    share = (weight / jnp.maximum(weight.sum(), 1.0))[:, None]
+    centred = vectors - (share * vectors).sum(0)
+    return centred * jax.lax.rsqrt((share * jnp.square(centred)).sum(0) + 1e-6)
+
+
+def redundancy(vectors: Float[Array, "B D"], weight: Float[Array, " B"]) -> Float[Array, ""]:
+    """Mean over the numbers of a vector of the squared correlations with all other numbers.
+
+    Args:
+        vectors: Of the global batch.
+        weight: 0 excludes an example.
+
+    Source: the covariance term of VICReg, Bardes et al. 2022, of correlations.
+    """
+    each = (
+        standardised(vectors, weight) * jnp.sqrt(weight / jnp.maximum(weight.sum(), 1.0))[:, None]
+    )
+    correlation = jnp.einsum("bi,bj->ij", each, each, precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.square(correlation)
+    return (squares.sum() - jnp.diagonal(squares).sum()) / len(squares)
+
+
 def unit(vectors: Float[Array, "B D"]) -> Float[Array, "B D"]:
     """Vectors of length 1, float32; zero stays zero, with a finite gradient."""
     vectors = vectors.astype(jnp.float32)

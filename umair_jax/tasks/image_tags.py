@@ -2,8 +2,8 @@
 
 Two more objectives, both without any label, give the two outputs something of their own to learn:
 
-- content: a drawing and its repainted copy are to have one content vector, different drawings
-  different ones;
+- content: a drawing and its repainted copy are to have one (standardised) content vector, different
+  drawings different ones;
 - style: two halves of one drawing are to have one style vector, halves of other drawings, and of
   the same drawing in other paint, different ones.
 """
@@ -27,7 +27,13 @@ from umair_jax.models import augment
 from umair_jax.models.augment import AugmentConfig
 from umair_jax.models.image_encoder import ImageEncoder
 from umair_jax.models.initialise import HostDraws
-from umair_jax.models.losses import MultiLabelConfig, agreement, multi_label
+from umair_jax.models.losses import (
+    MultiLabelConfig,
+    agreement,
+    multi_label,
+    redundancy,
+    standardised,
+)
 from umair_jax.models.tagger import ImageTagger, TaggerConfig, TaggerOutput
 from umair_jax.training import multi_label_metrics
 from umair_jax.training.evaluation import Arrays, Evaluator
@@ -48,6 +54,8 @@ class ObjectiveConfig:
         content_temperature: Of that agreement.
         style: Weight of the agreement of two halves' styles.
         style_temperature: Of that agreement.
+        style_redundancy: Weight of the correlations between the numbers of a style vector; without
+            it a few directions come to hold all that is learned. Only where `style` is above 0.
     """
 
     tags: float = 1.0
@@ -57,11 +65,15 @@ class ObjectiveConfig:
     content_temperature: float = 0.1
     style: float = 0.0
     style_temperature: float = 0.1
+    style_redundancy: float = 0.0
 
     def __post_init__(self):
         weights = {name: getattr(self, name) for name in ("tags", "popularity", "content", "style")}
-        if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(f"objective: got weights {weights}, expected 0 or more, not all 0")
+        if min(*weights.values(), self.style_redundancy) < 0 or not any(weights.values()):
+            raise ValueError(
+                f"objective: got weights {weights} and style_redundancy {self.style_redundancy}, "
+                "expected 0 or more, not all 0"
+            )
         for name in ("content_temperature", "style_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected above 0")
@@ -158,7 +170,9 @@ class ImageTagsTask:
             each, known = self._popularity(output, context, item)
             add("popularity_loss", goal.popularity, each, known * weight)
         if goal.content:
-            pairs = output.content.reshape(-1, 2, output.content.shape[-1])
+            # What all drawings share would else be most of every cosine.
+            content = standardised(output.content, weight)
+            pairs = content.reshape(-1, 2, content.shape[-1])
             each, right = agreement(
                 pairs[:, 0], pairs[:, 1], batch[WEIGHT], goal.content_temperature
             )
@@ -169,6 +183,11 @@ class ImageTagsTask:
             each, right = agreement(one, other, weight, goal.style_temperature)
             add("style_loss", goal.style, each, weight)
             metrics["style_found"] = (jnp.sum(right * weight), count)
+            if goal.style_redundancy:
+                both = (redundancy(half, weight) for half in output.styles)
+                redundant = sum(both) / len(output.styles)
+                total += goal.style_redundancy * redundant
+                metrics["style_redundancy"] = (redundant * count, count)
         stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return total, (stats, metrics)
 
