@@ -62,12 +62,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.features.short_max = 8
     config.features.long_days = placeholder(float)
     config.features.short_days = placeholder(float)
-    config.features.log_style = True
-    config.features.standardise = True
+    config.features.log_style = False
+    config.features.standardise = False
     config.features.zero = ()
     config.features.vector_dtype = "float32"
 
-    # ResNet101's topology at a quarter of its width, so that a CPU takes a minute.
+    # ResNet101's topology at a quarter of its width: what the weights in the package are for.
     config.extract = ConfigDict()
     config.extract.image = {
         "depth": 101,
@@ -76,23 +76,23 @@ def get_config(arg: str = "") -> ConfigDict:
         "widths": (),
         "padding": "symmetric",
         "epsilon": 1e-5,
-        "image_size": 128,
+        "image_size": 96,
         "content_stage": 4,
         "content_block": 0,
         "style": {
             "stages": (1,),
             "blocks": 0,
-            "pool": "max",
+            "pool": "triangle",
             "combine": "max",
             "channel_norm": "none",
-            "compress": False,
-            "standardise": False,
+            "compress": True,
+            "standardise": True,
             "projection": 0,
         },
-        "whiten_content": 0,
-        "whiten_style": 0,
-        "whiten_shrinkage": 1e-3,
-        "pre_activation": True,
+        "whiten_content": 192,
+        "whiten_style": 64,
+        "whiten_shrinkage": 0.1,
+        "pre_activation": False,
         "mean": (),
         "std": (),
         "last_gamma": 0.1,
@@ -126,7 +126,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.extract.max_bad_share = 0.2
     config.extract.seed = 0
     config.extract.store_dtype = "float32"
-    config.extract.image_weights = ""
+    config.extract.image_weights = "builtin"
     config.extract.text_weights = ""
     config.extract.tokenizer = ""
 

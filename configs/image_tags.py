@@ -1,6 +1,10 @@
 """The image encoder of the package: trained on the tags of the built-in drawings.
 
-python -m umair_jax.train --config=configs/image_tags.py
+    python -m umair_jax.train --config=configs/image_tags.py
+
+Two CPU cores (AMD EPYC, jax 0.10.2): 24 minutes, 75 drawings/s, 3.0 GiB. Tags of held-out drawings:
+mAP 0.480, by chance 0.021 (seed 0). What the vectors carry is in the model card,
+umair_jax/pretrained/image_encoder.md.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.labels.popularity = ConfigDict()
 
     config.model = ConfigDict()
-    config.model.image = shared.extract.image  # what base.py extracts with
+    config.model.image = shared.extract.image.to_dict()  # what base.py extracts with, but smaller
+    config.model.image.image_size = 64
     config.model.dropout = 0.0
 
     config.objective = ConfigDict()
@@ -41,6 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.objective.content_temperature = 0.1
     config.objective.style = 1.0
     config.objective.style_temperature = 0.1
+    config.objective.style_redundancy = 0.02
 
     config.augment = ConfigDict()
     config.augment.flip = 0.5
@@ -61,7 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.log_every_steps = 20
         config.train.eval_every_steps = 0
         config.train.checkpoint_every_steps = 100
-        config.optim.learning_rate = 2e-3
+        config.optim.learning_rate = 3e-3
         config.optim.warmup_fraction = 0.1
         config.optim.weight_decay = 0.05
         config.optim.ema_decay = 0.99
@@ -72,4 +78,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.eval.batch_size = 64
     config.eval.threshold = 0.5
     config.eval.cutoffs = (1, 5)
+
+    config.export = ConfigDict()
+    config.export.dtype = "float16"
+    config.export.image_size = shared.extract.image.image_size
     return config.lock()

@@ -5,13 +5,16 @@
 Made for an accelerator. Content vectors are 2,048-d (1,024-d in the authors' own backbone, whose
 fourth of six stages is read), style vectors 256-d, text vectors 512-d. Field sizes, bucket edges,
 dropout, UMCM attention, Adam 1e-3, batch 128 and one epoch are the published ones; the interest
-vectors are those of the text alone. Without trained weights (`config.extract.image_weights`) the
-encoders are random, as in base.py.
+vectors are those of the text alone. Without weights of your own (`config.extract.image_weights`)
+the encoders are random.
 """
+
+import dataclasses
 
 from ml_collections import ConfigDict
 
 from configs import base
+from umair_jax.models.style import StyleConfig
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -34,7 +37,17 @@ def get_config(arg: str = "") -> ConfigDict:
         config.schema.interest_vectors = ("text",)
         config.features.log_style = False
         config.features.standardise = False
-        config.extract.image.update({"base_width": 64, "image_size": 512})
+        config.extract.image.update(
+            {
+                "base_width": 64,
+                "image_size": 512,
+                "style": dataclasses.asdict(StyleConfig()),
+                "pre_activation": True,
+                "whiten_content": 0,
+                "whiten_style": 0,
+            }
+        )
+        config.extract.image_weights = ""
         config.extract.text.update({"layers": 6, "width": 768, "heads": 12, "ffn": 3072})
         config.model.tower_widths = (128, 64)
         config.model.dropout = 0.5

@@ -15,7 +15,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base.get_config(arg)
     with config.unlocked():
         config.data.limit = 300
-        config.extract.image.update({"base_width": 4, "blocks": (1, 1, 1, 1), "image_size": 64})
+        config.extract.image.update(
+            {
+                "base_width": 4,
+                "blocks": (1, 1, 1, 1),
+                "image_size": 64,
+                "whiten_content": 32,
+                "whiten_style": 16,
+            }
+        )
+        config.extract.image_weights = ""
         config.extract.text.update({"layers": 1, "width": 32, "heads": 2, "ffn": 32, "output": 64})
         config.extract.calibration_images = 64
         config.train.epochs = 0.0  # steps instead

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import results, settings
+from umair_jax import pretrained, results, settings
 from umair_jax.encoding import ExtractConfig
 from umair_jax.models.image_encoder import ImageEncoderConfig
 from umair_jax.models.weights import read_settings
@@ -102,7 +102,8 @@ def evaluate_style(
 def _with_weights(config: ExtractConfig, path: str, console: Console) -> ExtractConfig:
     """The config with these weights, and with the network that they say they are for."""
     image = config.image
-    given = {**dataclasses.asdict(image), **read_settings(path)}  # all settings or some
+    recorded = read_settings(pretrained.image_encoder(path))
+    given = {**dataclasses.asdict(image), **recorded}  # all settings or some
     image = settings.build(ImageEncoderConfig, given, f"{path}: settings")
     for field in dataclasses.fields(image):
         one, two = getattr(config.image, field.name), getattr(image, field.name)

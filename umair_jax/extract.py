@@ -104,7 +104,7 @@ def bank_key(fingerprint: str, config: ExtractConfig) -> str:
     files = {
         name: hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
         for name, path in (
-            ("image_weights", config.image_weights),
+            ("image_weights", config.image_weights_file),
             ("text_weights", config.text_weights),
             ("tokenizer", config.tokenizer),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from umair_jax import pretrained
 from umair_jax.data.images import PIXEL_LIMIT
 from umair_jax.models.image_encoder import ImageEncoderConfig
 from umair_jax.models.text_encoder import TextEncoderConfig
@@ -35,7 +36,8 @@ class ExtractConfig:
         max_bad_share: Largest accepted share of pictures that are there but cannot be decoded.
         seed: Of initial weights and of the calibration sample.
         store_dtype: "float32" or "float16": vectors on disk.
-        image_weights: Trained image encoder (a safetensors file of its weights); "" = untrained.
+        image_weights: Trained image encoder: a safetensors file of its weights; "builtin" = the one
+            that comes with the package; "" = untrained.
         text_weights: Trained text encoder; "" = untrained.
         tokenizer: The tokenizer.json that belongs to `text_weights`; "" = learn one.
     """
@@ -89,3 +91,8 @@ class ExtractConfig:
                 f"text_weights and tokenizer: got {self.text_weights!r} and {self.tokenizer!r}, "
                 "expected both or neither: trained weights mean nothing with another vocabulary."
             )
+
+    @property
+    def image_weights_file(self) -> str:
+        """The file that `image_weights` means; "" without any."""
+        return pretrained.image_encoder(self.image_weights)

@@ -86,8 +86,8 @@ def build(pictures: Pictures, rows: Sequence[int], config: ExtractConfig) -> Ima
     """
     image = ImageEncoder(config.image, rngs=HostDraws(config.seed))
     if config.image_weights:
-        check_settings(config.image, config.image_weights)
-        weights.load(image, config.image_weights)
+        check_settings(config.image, config.image_weights_file)
+        weights.load(image, config.image_weights_file)
     elif config.calibration_images:
         order = np.random.default_rng(config.seed).permutation(np.asarray(rows))
         sample = order[: config.calibration_images].tolist()

@@ -26,6 +26,7 @@ from umair_jax.jobs.sections import DataConfig
 from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig
 from umair_jax.models.image_encoder import ImageEncoder
+from umair_jax.models.layers import check_choice
 from umair_jax.models.tagger import TaggerConfig
 from umair_jax.tasks import image_tags
 from umair_jax.tasks.image_tags import ImageTagsTask, ObjectiveConfig
@@ -60,6 +61,25 @@ class EvalConfig:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """What the run leaves.
+
+    Attributes:
+        dtype: How the encoder's weights are stored, see weights.DTYPES.
+        image_size: Height and width for which its whitening is fitted, and which it is to be used
+            with, in pixels; 0 = those of the training.
+    """
+
+    dtype: str = "float32"
+    image_size: int = 0
+
+    def __post_init__(self):
+        check_choice("export dtype", self.dtype, tuple(weights.DTYPES))
+        if self.image_size < 0:
+            raise ValueError(f"export image_size: got {self.image_size}, expected 0 or more")
+
+
 SECTIONS = {
     "data": DataConfig,
     "labels": ImageTagsConfig,
@@ -67,6 +87,7 @@ SECTIONS = {
     "objective": ObjectiveConfig,
     "augment": AugmentConfig,
     "eval": EvalConfig,
+    "export": ExportConfig,
     **sections.FIT_SECTIONS,
 }
 
@@ -83,6 +104,7 @@ class ImageTagsJob:
         fit: Options of the training.
         data: Options of the pictures.
         eval: Options of the evaluation.
+        exported: Options of what the run leaves.
     """
 
     config: ConfigDict
@@ -92,6 +114,7 @@ class ImageTagsJob:
     fit: FitConfig
     data: DataConfig
     eval: EvalConfig
+    exported: ExportConfig
 
     @functools.cached_property
     def source(self) -> BatchSource:
@@ -158,9 +181,16 @@ class ImageTagsJob:
             "bad_images": the pictures that could not be decoded.
         """
         encoder = self.task.encoder(*judged(state))
+        if self.exported.image_size:
+            encoder.cfg = dataclasses.replace(encoder.cfg, image_size=self.exported.image_size)
         self._whiten(encoder)
-        config = json.dumps(dataclasses.asdict(self.task.config.image))
-        weights.save(encoder, workdir / WEIGHTS, metadata={weights.SETTINGS: config})
+        config = json.dumps(dataclasses.asdict(encoder.cfg))
+        weights.save(
+            encoder,
+            workdir / WEIGHTS,
+            dtype=self.exported.dtype,
+            metadata={weights.SETTINGS: config},
+        )
         test = self.pictures["test"]
         label, probability = image_tags.judged(test, self.labels, predict(test))
         rows = multi_label_metrics.table(
@@ -209,5 +239,10 @@ def assemble(config: ConfigDict, console: Console) -> ImageTagsJob:
     labels = labels_of.build(dataset, made["labels"])
     task = ImageTagsTask(labels, made["model"], made["objective"], made["augment"])
     return ImageTagsJob(
-        config, dataset, labels, task, sections.fit_config(made), made["data"], made["eval"]
+        config,
+        dataset,
+        labels,
+        task,
+        sections.fit_config(made),
+        *(made[name] for name in ("data", "eval", "export")),
     )

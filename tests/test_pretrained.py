@@ -1,0 +1,87 @@
+"""The weights that come with the package: whole, small, the default, and better than none."""
+
+import dataclasses
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base, image_tags
+from umair_jax import pretrained, settings
+from umair_jax.data import image_tags as labels_of
+from umair_jax.data import images
+from umair_jax.data.image_tags import ImageTagsConfig
+from umair_jax.data.sources import openclipart
+from umair_jax.encoding import ExtractConfig
+from umair_jax.encoding import images as image_encoding
+from umair_jax.extract import bank_key
+from umair_jax.models.augment import AugmentConfig, move, repaint
+
+CARD = pretrained.IMAGE_ENCODER.with_suffix(".md")
+
+
+@pytest.fixture(scope="module")
+def config():
+    return settings.build(ExtractConfig, base.get_config().extract)
+
+
+def test_the_default_config_takes_them_and_describes_them(config):
+    assert config.image_weights == pretrained.BUILTIN
+    image_encoding.check_settings(config.image, config.image_weights_file)
+    trained = image_tags.get_config().model.image.to_dict()
+    assert {k: v for k, v in trained.items() if k != "image_size"} == {
+        k: v for k, v in base.get_config().extract.image.to_dict().items() if k != "image_size"
+    }
+
+
+def test_they_are_at_most_six_megabytes():
+    assert pretrained.IMAGE_ENCODER.stat().st_size <= 6_000_000
+
+
+def test_the_card_is_about_this_file():
+    digest = hashlib.sha256(pretrained.IMAGE_ENCODER.read_bytes()).hexdigest()
+    assert digest in CARD.read_text("utf-8")
+
+
+def test_the_name_and_the_path_mean_the_same_bank(config):
+    path = dataclasses.replace(config, image_weights=str(pretrained.IMAGE_ENCODER))
+    assert bank_key("f", path) == bank_key("f", config)
+    assert bank_key("f", dataclasses.replace(config, image_weights="")) != bank_key("f", config)
+
+
+@pytest.fixture(scope="module")
+def held_out(config):
+    """Drawings that the training never saw, as pictures in [0, 1]."""
+    table = openclipart.catalogue()
+    rows = np.arange(1, len(table) + 1, dtype=np.int32)
+    options = settings.build(ImageTagsConfig, image_tags.get_config().labels)
+    test = labels_of._split(rows, options)["test"]
+    encoded = [table["image"][int(row) - 1].as_py() for row in test]
+    squares = [images.load_square(data, config.image.image_size) for data in encoded]
+    return jnp.asarray(np.stack(squares), jnp.float32) / 255
+
+
+def test_they_find_held_out_drawings_in_other_paint_more_often_than_random_weights(
+    config, held_out
+):
+    cfg = dataclasses.replace(AugmentConfig(), rotate_degrees=10.0)
+    copies = repaint(jax.random.key(0), move(jax.random.key(1), held_out, cfg), cfg.repaint)
+    found = {}
+    for name in (pretrained.BUILTIN, ""):
+        setting = dataclasses.replace(config, image_weights=name, calibration_images=64)
+        table = openclipart.catalogue()
+        encoder = image_encoding.build(_Catalogue(table), range(len(table)), setting)
+        one, two = (jax.jit(encoder)(x).content for x in (held_out, copies))
+        one, two = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (one, two))
+        found[name] = float(((two @ one.T).argmax(1) == jnp.arange(len(one))).mean())
+    assert found[pretrained.BUILTIN] > found[""] + 0.2
+
+
+class _Catalogue:
+    def __init__(self, table):
+        self._images = table["image"]
+
+    def image_bytes(self, row):
+        return self._images[row].as_py()
