@@ -221,11 +221,11 @@ def test_the_built_in_drawings_alone(tmp_path, trained):
 
 
 def test_weights_say_which_network_they_are_for(path, tmp_path):
-    image = dataclasses.replace(extract_config().image, base_width=2, pre_activation=False)
+    image = dataclasses.replace(extract_config().image, base_width=2, pre_activation=True)
     weights.save(
         ImageEncoder(image, rngs=HostDraws(1)),
         tmp_path / "weights.safetensors",
-        metadata={"config": json.dumps({"base_width": 2, "pre_activation": False})},
+        metadata={"config": json.dumps({"base_width": 2, "pre_activation": True})},
     )
     config, console = config_of(), quiet()
     assert config.extract.image.base_width == 4
@@ -235,7 +235,7 @@ def test_weights_say_which_network_they_are_for(path, tmp_path):
     assert summary["main_encoder"] == "trained"
     said = console.file.getvalue()
     assert "base_width: 2 as in " in said
-    assert "not True as in config.extract.image" in " ".join(said.split())
+    assert "not False as in config.extract.image" in " ".join(said.split())
 
 
 # What is measured -------------------------------------------------------------------------------

@@ -161,7 +161,8 @@ def run(tmp_path_factory, compiled_once):
         config.data.limit, config.data.root = 120, str(folder / "data")
         config.labels.min_count = 3
         config.labels.fractions = (0.7, 0.15, 0.15)
-        config.model.image.update(TINY)
+        config.model.image.update({**TINY, "whiten_content": 8, "whiten_style": 4})
+        config.export.image_size = 48
         config.train.update({"epochs": 0.0, "steps": 6, "batch_size": 16})
         config.train.update({"checkpoint_every_steps": 3, "log_every_steps": 2})
         config.eval.batch_size = 16
@@ -189,6 +190,7 @@ def test_the_job_leaves_an_encoder_a_summary_and_a_table_of_tags(run):
     encoder = ImageEncoder(image, rngs=HostDraws(0))
     before = weights.flatten(encoder)
     weights.load(encoder, workdir / "image_encoder.safetensors")
+    assert weights.read_settings(workdir / "image_encoder.safetensors")["image_size"] == 48
     after = weights.flatten(encoder)
     moved = [name for name in before if (before[name] != after[name]).any()]
     assert len(moved) > 0.8 * len(before)

@@ -92,8 +92,9 @@ def build(pictures: Pictures, rows: Sequence[int], config: ExtractConfig) -> Ima
         order = np.random.default_rng(config.seed).permutation(np.asarray(rows))
         sample = order[: config.calibration_images].tolist()
         batches = in_batches(sample, config.image_batch)
-        calibrate(image, decoded_batches(pictures, batches, config))
-        whiten(image, decoded_batches(pictures, batches, config))
+        used = calibrate(image, decoded_batches(pictures, batches, config))
+        if used > 1:  # else whoever encodes the rest finds out and says what is wrong with them
+            whiten(image, decoded_batches(pictures, batches, config))
     return image
 
 
