@@ -8,16 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
-from ml_collections import ConfigDict
 from rich.console import Console
 from safetensors.numpy import save_file
 
+from configs import base
 from tests.backbones import entries, golden, relative_error
 from umair_jax import convert, settings
+from umair_jax.encoding import ExtractConfig
+from umair_jax.encoding import images as image_encoding
 from umair_jax.interop import resnet
 from umair_jax.models import weights
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from umair_jax.models.initialise import HostDraws
+
+
+class NoPictures:
+    def image_bytes(self, row):
+        return None
 
 
 @pytest.fixture
@@ -58,10 +65,16 @@ def test_converted_weights_give_the_vectors_of_torch(tmp_path, source):
 def test_the_printed_lines_are_lines_of_a_config(tmp_path, source):
     found, said = run(source, tmp_path / "encoder.safetensors")
     lines = [line.strip() for line in said.splitlines() if line.startswith("    config.")]
-    config = ConfigDict({"extract": {"image": {}, "image_weights": ""}})
+    config = base.get_config()
     exec("\n".join(lines), {"config": config})
-    assert config.extract.image.to_dict() == found.settings
+    given = config.extract.image.to_dict()
+    assert {name: given[name] for name in found.settings} == found.settings
     assert config.extract.image_weights == str(tmp_path / "encoder.safetensors")
+    # On top of the default config, whose own encoder has heads with weights, they are all it takes.
+    extract = settings.build(ExtractConfig, config.extract)
+    encoder = image_encoding.build(NoPictures(), [], extract)
+    stem = weights.flatten(encoder)["backbone/conv1/kernel"]
+    np.testing.assert_array_equal(stem, found.arrays["backbone/conv1/kernel"])
     cfg = settings.build(ImageEncoderConfig, config.extract.image)
     assert cfg.resnet == dataclasses.replace(found.config, last_gamma=cfg.last_gamma)
     assert (cfg.content_stage, cfg.image_size, cfg.std) == (4, 224, (0.229, 0.224, 0.225))

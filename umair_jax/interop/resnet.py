@@ -38,6 +38,7 @@ from flax import nnx
 from umair_jax.interop import files, keras, key_map, torch_names
 from umair_jax.interop.key_map import Translation
 from umair_jax.models import weights
+from umair_jax.models.image_encoder import ImageEncoderConfig
 from umair_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 
 IMAGENET = {"image_size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -83,7 +84,20 @@ class ResNetWeights:
         content = {"content_stage": len(self.config.blocks_per_stage)}
         if self.family == "deepdanbooru" and self.config.blocks == keras.PAPER_BLOCKS:
             content = keras.PAPER_CONTENT
-        return {**network, **content, **self.preset}
+        return _without_arrays({**network, **content, **self.preset})
+
+
+def _without_arrays(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with heads that need no arrays, since only those of a backbone are kept."""
+    plain = ImageEncoderConfig()
+    style = {**dataclasses.asdict(plain.style), **settings.get("style", {})}
+    return {
+        "pre_activation": plain.pre_activation,
+        **settings,
+        "style": style | {"standardise": False, "projection": 0},
+        "whiten_content": 0,
+        "whiten_style": 0,
+    }
 
 
 def read_resnet(path: str | os.PathLike[str]) -> ResNetWeights:
