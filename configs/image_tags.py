@@ -28,8 +28,21 @@ def get_config(arg: str = "") -> ConfigDict:
     config.labels.popularity = ConfigDict()
 
     config.model = ConfigDict()
-    config.model.image = shared.extract.image.to_dict()  # what base.py extracts with, but smaller
-    config.model.image.image_size = 64
+    # The network that base.py extracts with, on smaller pictures; what trains its first layers for
+    # style is a Gram head, whatever reads them afterwards.
+    config.model.image = shared.extract.image.to_dict() | {
+        "image_size": 64,
+        "style": {
+            **shared.extract.image.style.to_dict(),
+            "stages": (1,),
+            "stride": 1,
+            "kernel": "gram",
+            "pool": "triangle",
+            "compress": True,
+        },
+        "whiten_content": 0,  # only what leaves is whitened
+        "whiten_style": 0,
+    }
     config.model.dropout = 0.0
 
     config.objective = ConfigDict()
@@ -81,5 +94,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.export = ConfigDict()
     config.export.dtype = "float16"
-    config.export.image_size = shared.extract.image.image_size
+    used = shared.extract.image.to_dict()
+    for name in ("image_size", "style", "whiten_content", "whiten_style", "whiten_shrinkage"):
+        config.export[name] = used[name]
     return config.lock()

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from configs import image_tags as config_file
@@ -14,8 +15,8 @@ from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from umair_jax.models.initialise import HostDraws
-from umair_jax.models.style import StyleConfig
 from umair_jax.models.tagger import TaggerConfig
+from umair_jax.settings import build
 from umair_jax.tasks.image_tags import ImageTagsTask, ObjectiveConfig
 from umair_jax.train import train
 from umair_jax.training import state as states
@@ -161,8 +162,8 @@ def run(tmp_path_factory, compiled_once):
         config.data.limit, config.data.root = 120, str(folder / "data")
         config.labels.min_count = 3
         config.labels.fractions = (0.7, 0.15, 0.15)
-        config.model.image.update({**TINY, "whiten_content": 8, "whiten_style": 4})
-        config.export.image_size = 48
+        config.model.image.update(TINY)
+        config.export.update({"image_size": 48, "whiten_content": 8, "whiten_style": 4})
         config.train.update({"epochs": 0.0, "steps": 6, "batch_size": 16})
         config.train.update({"checkpoint_every_steps": 3, "log_every_steps": 2})
         config.eval.batch_size = 16
@@ -172,7 +173,7 @@ def run(tmp_path_factory, compiled_once):
 
 
 def test_the_job_leaves_an_encoder_a_summary_and_a_table_of_tags(run):
-    config, workdir, summary, _ = run
+    _, workdir, summary, _ = run
     assert summary["task"] == "image_tags"
     assert summary["drawings"] == {"train": 84, "valid": 18, "test": 18}
     for part in ("validation", "test"):
@@ -184,16 +185,38 @@ def test_the_job_leaves_an_encoder_a_summary_and_a_table_of_tags(run):
     assert len(lines) == summary["tags"]
     counts = [json.loads(line)["train"] for line in lines]
     assert counts == sorted(counts, reverse=True)
-    image = ImageEncoderConfig(
-        **{**config.model.image.to_dict(), "style": StyleConfig(**config.model.image.style)}
-    )
-    encoder = ImageEncoder(image, rngs=HostDraws(0))
+    recorded = weights.read_settings(workdir / "image_encoder.safetensors")
+    assert recorded["image_size"] == 48
+    assert recorded["style"]["kernel"] == "gaussian"
+    encoder = ImageEncoder(build(ImageEncoderConfig, recorded), rngs=HostDraws(0))
     before = weights.flatten(encoder)
     weights.load(encoder, workdir / "image_encoder.safetensors")
-    assert weights.read_settings(workdir / "image_encoder.safetensors")["image_size"] == 48
     after = weights.flatten(encoder)
     moved = [name for name in before if (before[name] != after[name]).any()]
+    # All but the draws of the features, and where scales of zero kept gradients away.
     assert len(moved) > 0.8 * len(before)
+    assert {"style_head/variance0", "whiten_style/kernel", "backbone/conv1/kernel"} <= set(moved)
+    assert "style_head/frequencies0" not in moved
+
+
+def test_a_head_that_is_kept_keeps_what_it_learned(run):
+    config, workdir, _, quiet = run
+    learning = ConfigDict(config.to_dict())
+    head = {**learning.model.image.style.to_dict(), "projection": 3}
+    learning.model.image.style = head
+    learning.export.style = head
+    learning.export.whiten_style = 0
+    train(learning, workdir.with_name("kept"), console=quiet)
+    found = weights.read(workdir.with_name("kept") / "image_encoder.safetensors")
+    untrained = ImageEncoder(
+        build(ImageEncoderConfig, learning.model.image.to_dict()), rngs=HostDraws(0)
+    )
+    kernel = weights.flatten(untrained)["style_head/kernel"]
+    assert found["style_head/kernel"].shape == kernel.shape
+    assert np.abs(found["style_head/mean"]).max() > 0.01
+    learning.model.image.style.projection = 2
+    with pytest.raises(ValueError, match=r"export style: got projection 3.*expected 0"):
+        train(learning, workdir.with_name("other"), console=quiet)
 
 
 def test_a_finished_run_gives_the_same_again(run):

@@ -17,7 +17,9 @@ from umair_jax.data.sources import openclipart
 from umair_jax.encoding import ExtractConfig
 from umair_jax.encoding import images as image_encoding
 from umair_jax.extract import bank_key
+from umair_jax.jobs.image_tags import ExportConfig
 from umair_jax.models.augment import AugmentConfig, move, repaint
+from umair_jax.models.image_encoder import ImageEncoderConfig
 
 CARD = pretrained.IMAGE_ENCODER.with_suffix(".md")
 
@@ -30,10 +32,10 @@ def config():
 def test_the_default_config_takes_them_and_describes_them(config):
     assert config.image_weights == pretrained.BUILTIN
     image_encoding.check_settings(config.image, config.image_weights_file)
-    trained = image_tags.get_config().model.image.to_dict()
-    assert {k: v for k, v in trained.items() if k != "image_size"} == {
-        k: v for k, v in base.get_config().extract.image.to_dict().items() if k != "image_size"
-    }
+    recipe = image_tags.get_config()
+    trained = settings.build(ImageEncoderConfig, recipe.model.image)
+    exported = settings.build(ExportConfig, recipe.export)
+    assert exported.encoder(trained) == config.image
 
 
 def test_they_are_at_most_six_megabytes():

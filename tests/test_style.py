@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -45,13 +46,14 @@ def test_nothing_to_look_at_is_an_error():
 @pytest.fixture
 def stages():
     keys = jax.random.split(jax.random.key(5), 3)
+    stem = jax.nn.relu(jax.random.normal(keys[0], (3, 16, 16, 2)))
     one = tuple(jax.random.normal(k, (3, 8, 8, 4)) for k in keys)
     two = tuple(jax.random.normal(k, (3, 4, 4, 6)) for k in keys[:2])
-    return (one, two)
+    return ((stem,), one, two)
 
 
 def head(cfg):
-    return StyleHead(cfg, channels=(4, 6), blocks=(3, 2), rngs=HostDraws(0))
+    return StyleHead(cfg, channels=(2, 4, 6), blocks=(1, 3, 2), rngs=HostDraws(0))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,9 @@ def head(cfg):
         ({"pool": "mean", "combine": "concat", "stages": (1, 2)}, 24),
         ({"combine": "concat", "blocks": 2}, 8),
         ({"pool": "triangle", "projection": 7}, 7),
+        ({"stages": (0,)}, 2),
+        ({"stages": (0, 1), "kernel": "gaussian", "frequencies": 5}, 10),
+        ({"kernel": "gaussian", "frequencies": 5, "combine": "concat"}, 15),
     ],
 )
 def test_widths_are_those_that_the_config_promises(options, width, stages):
@@ -76,7 +81,7 @@ def test_widths_are_those_that_the_config_promises(options, width, stages):
 
 
 def test_options_by_hand(stages):
-    grams = [np.einsum("bhwc,bhwd->bcd", m, m) / 64 for m in map(np.asarray, stages[0])]
+    grams = [np.einsum("bhwc,bhwd->bcd", m, m) / 64 for m in map(np.asarray, stages[1])]
     row, column = np.triu_indices(4)
     expected = {
         ("max", "concat"): np.concatenate([g.max(1) for g in grams], 1),
@@ -84,10 +89,10 @@ def test_options_by_hand(stages):
         ("triangle", "max"): np.maximum.reduce(grams)[:, row, column],
     }
     for (pool, combine), vectors in expected.items():
-        found = gram_style(stages[0], pool, combine)
+        found = gram_style(stages[1], pool, combine)
         np.testing.assert_allclose(found, vectors, rtol=1e-4, atol=1e-6)
     compressed = head(StyleConfig(compress=True))(stages)[0]
-    plain = np.asarray(gram_style(stages[0]))
+    plain = np.asarray(gram_style(stages[1]))
     np.testing.assert_allclose(
         compressed, np.sign(plain) * np.log1p(100 * np.abs(plain)), rtol=1e-5
     )
@@ -96,24 +101,61 @@ def test_options_by_hand(stages):
 def test_channel_norms_forget_what_they_divide_by(stages):
     channels, positions = jnp.array([1.0, 5.0, 0.2, 3.0]), jnp.arange(1.0, 9.0)[None, :, None, None]
     for norm, factor in (("channel", channels), ("position", positions)):
-        scaled = [m * factor for m in stages[0]]
+        scaled = [m * factor for m in stages[1]]
         np.testing.assert_allclose(
             gram_style(scaled, channel_norm=norm),
-            gram_style(stages[0], channel_norm=norm),
+            gram_style(stages[1], channel_norm=norm),
             rtol=1e-3,
         )
-        assert float(jnp.abs(gram_style(scaled) - gram_style(stages[0])).max()) > 0.1
+        assert float(jnp.abs(gram_style(scaled) - gram_style(stages[1])).max()) > 0.1
 
 
-def test_halves_are_read_apart_and_make_up_the_whole(stages):
-    made = head(StyleConfig(pool="triangle", blocks=1))
+@pytest.mark.parametrize("options", [{"pool": "triangle"}, {"kernel": "gaussian"}])
+def test_halves_are_read_apart_and_make_up_the_whole(options, stages):
+    made = head(StyleConfig(blocks=1, **options))
     across = jnp.array([False, True, False])
     one, other = made(stages, across=across)
     (whole,) = made(stages)
     np.testing.assert_allclose((one + other) / 2, whole, rtol=1e-4, atol=1e-6)
-    left, top = ([m[:, :, :4] for m in stages[0]], [m[:, :4] for m in stages[0]])
+    left, top = ([m[:, :, :4] for m in stages[1]], [m[:, :4] for m in stages[1]])
     for i, cut in enumerate((left, top, left)):
-        np.testing.assert_allclose(one[i], made((cut, stages[1]))[0][i], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(one[i], made((stages[0], cut))[0][i], rtol=1e-4, atol=1e-6)
+
+
+def test_a_stride_reads_every_nth_position(stages):
+    thinned = [[block[:, ::2, ::2] for block in blocks] for blocks in stages]
+    for options in ({}, {"kernel": "gaussian"}):
+        cfg = StyleConfig(stages=(0, 2), **options)
+        strided = head(dataclasses.replace(cfg, stride=2))(stages)[0]
+        np.testing.assert_allclose(strided, head(cfg)(thinned)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_inner_products_of_gaussian_styles_are_a_gaussian_kernel_between_positions(stages):
+    bandwidths, features = (0.4, 1.0), 20_000
+    options = {"kernel": "gaussian", "frequencies": features, "bandwidths": bandwidths}
+    made = head(StyleConfig(blocks=1, **options))
+    (style,) = made(stages, train=True, momentum=0.0)
+    rows = np.asarray(stages[1][0], np.float64).reshape(3, 64, 4)
+    squares = np.square(rows[:, None, :, None] - rows[None, :, None]).sum(-1)
+    between_any_two = squares.mean() / 2
+    kernel = np.mean(
+        [np.exp(-squares / (2 * b**2 * between_any_two)).mean((2, 3)) for b in bandwidths], 0
+    )
+    # Each product of two cosines has a mean of half the kernel.
+    np.testing.assert_allclose(2 * (style @ style.T) / features, kernel, atol=0.01)
+    assert kernel.max() - kernel.min() > 0.05
+
+
+def test_gaussian_styles_forget_where_things_are_and_how_large_features_are(stages):
+    made = head(StyleConfig(kernel="gaussian"))
+    (style,) = made(stages, train=True, momentum=0.0)
+    moved = [[3 * jnp.roll(m[:, ::-1], 3, axis=2) for m in maps] for maps in stages]
+    np.testing.assert_allclose(
+        made(moved, train=True, momentum=0.0)[0], style, rtol=1e-3, atol=1e-4
+    )
+    # What was measured in training is used afterwards, and the draws are still the same.
+    np.testing.assert_allclose(made(moved)[0], style, rtol=1e-3, atol=1e-4)
+    assert float(jnp.abs(made(stages)[0] - style).max()) > 0.1
 
 
 def test_standardised_vectors_have_mean_zero_and_variance_one_and_remember(stages):
@@ -138,7 +180,17 @@ def test_half_precision_maps_stay_within_a_hundredth_of_float64(dtype, options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"pool": "min"}, {"combine": "sum"}, {"stages": ()}, {"stages": (1, 1)}, {"projection": -1}],
+    [
+        {"pool": "min"},
+        {"combine": "sum"},
+        {"kernel": "cubic"},
+        {"stages": ()},
+        {"stages": (1, 1)},
+        {"projection": -1},
+        {"stride": 0},
+        {"frequencies": 0},
+        {"bandwidths": (0.1, 0.0)},
+    ],
 )
 def test_wrong_style_options_are_refused(options):
     with pytest.raises(ValueError, match="style"):

@@ -118,15 +118,19 @@ def check_settings(config: ImageEncoderConfig, path: str | os.PathLike[str]) -> 
         )
 
 
-def calibrate(encoder: ImageEncoder, batches: Iterable[Decoded]) -> int:
-    """Sets the BatchNorm statistics to their mean over batches; returns the pictures used.
+def calibrate(encoder: ImageEncoder, batches: Iterable[Decoded], head_alone: bool = False) -> int:
+    """Sets the running statistics to their mean over batches; returns the pictures used.
+
+    Those of the whole encoder, as far as they run in training, or of the style head alone.
 
     Pictures that cannot be used are replaced by repeating the others of the batch, so that
     padding never enters the statistics.
     """
     graph, params, stats = nnx.split(encoder, nnx.Param, nnx.BatchStat)
     state = (nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
-    measure = jax.jit(lambda state, x: batch_statistics(nnx.merge(graph, *state), _unit(x)))
+    measure = jax.jit(
+        lambda state, x: batch_statistics(nnx.merge(graph, *state), _unit(x), head_alone)
+    )
     total, count, used = None, 0, 0
     for batch in batches:
         good = np.flatnonzero(batch.usable)

@@ -91,6 +91,8 @@ def _without_arrays(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with heads that need no arrays, since only those of a backbone are kept."""
     plain = ImageEncoderConfig()
     style = {**dataclasses.asdict(plain.style), **settings.get("style", {})}
+    if style["kernel"] != "gram":
+        style = dataclasses.asdict(plain.style)
     return {
         "pre_activation": plain.pre_activation,
         **settings,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -20,13 +21,15 @@ from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.image_tags import ImageTags, ImageTagsConfig
 from umair_jax.data.picture_batches import PictureSource
-from umair_jax.encoding import ExtractConfig
+from umair_jax.encoding import Decoded, ExtractConfig
 from umair_jax.jobs import sections
 from umair_jax.jobs.sections import DataConfig
 from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig
-from umair_jax.models.image_encoder import ImageEncoder
+from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
+from umair_jax.models.initialise import HostDraws
 from umair_jax.models.layers import check_choice
+from umair_jax.models.style import StyleConfig
 from umair_jax.models.tagger import TaggerConfig
 from umair_jax.tasks import image_tags
 from umair_jax.tasks.image_tags import ImageTagsTask, ObjectiveConfig
@@ -63,21 +66,50 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """What the run leaves.
+    """What the run leaves: the trained network, read as it is going to be used.
 
     Attributes:
         dtype: How the encoder's weights are stored, see weights.DTYPES.
-        image_size: Height and width for which its whitening is fitted, and which it is to be used
-            with, in pixels; 0 = those of the training.
+        image_size: Height and width of the pictures that it is to be used with, in pixels; 0 =
+            those of the training.
+        style: How it reads style. Another head than that of the training gets its statistics from
+            the training drawings; it must have nothing to learn, so no projection.
+        whiten_content: See ImageEncoderConfig; fitted to the training drawings.
+        whiten_style: Likewise.
+        whiten_shrinkage: Likewise.
     """
 
     dtype: str = "float32"
     image_size: int = 0
+    style: StyleConfig = dataclasses.field(default_factory=StyleConfig)
+    whiten_content: int = 0
+    whiten_style: int = 0
+    whiten_shrinkage: float = 1e-3
 
     def __post_init__(self):
         check_choice("export dtype", self.dtype, tuple(weights.DTYPES))
         if self.image_size < 0:
             raise ValueError(f"export image_size: got {self.image_size}, expected 0 or more")
+
+    def encoder(self, trained: ImageEncoderConfig) -> ImageEncoderConfig:
+        """The encoder that leaves.
+
+        Raises:
+            ValueError: Its style head would have to be trained and is not.
+        """
+        if self.style.projection and self.style != trained.style:
+            raise ValueError(
+                f"export style: got projection {self.style.projection} in a head that is not the "
+                "one of model.image.style, expected 0; only what is trained can have one"
+            )
+        return dataclasses.replace(
+            trained,
+            image_size=self.image_size or trained.image_size,
+            style=self.style,
+            whiten_content=self.whiten_content,
+            whiten_style=self.whiten_style,
+            whiten_shrinkage=self.whiten_shrinkage,
+        )
 
 
 SECTIONS = {
@@ -180,10 +212,7 @@ class ImageTagsJob:
         Returns:
             "bad_images": the pictures that could not be decoded.
         """
-        encoder = self.task.encoder(*judged(state))
-        if self.exported.image_size:
-            encoder.cfg = dataclasses.replace(encoder.cfg, image_size=self.exported.image_size)
-        self._whiten(encoder)
+        encoder = self._encoder(self.task.encoder(*judged(state)))
         config = json.dumps(dataclasses.asdict(encoder.cfg))
         weights.save(
             encoder,
@@ -200,14 +229,25 @@ class ImageTagsJob:
         (workdir / TAG_TABLE).write_text("\n".join(lines) + "\n", "utf-8")
         return {"bad_images": picture_batches.report(self.pictures)}
 
-    def _whiten(self, encoder: ImageEncoder) -> None:
-        """Fits the encoder's whitening, if it has one, to the training drawings as they are."""
+    def _encoder(self, trained: ImageEncoder) -> ImageEncoder:
+        """The encoder that leaves, with statistics of the training drawings as they are."""
+        encoder = ImageEncoder(self.exported.encoder(trained.cfg), rngs=HostDraws(0))
+        nnx.update(encoder.backbone, nnx.state(trained.backbone))
         size = self.eval.batch_size
         options = ExtractConfig(
             image=encoder.cfg, image_batch=size, pixel_limit=self.data.pixel_limit
         )
-        batches = encoding.in_batches(self.labels.rows["train"].tolist(), size)
-        encoding.whiten(encoder, encoding.decoded_batches(self.dataset.pictures, batches, options))
+        rows = encoding.in_batches(self.labels.rows["train"].tolist(), size)
+
+        def batches() -> Iterator[Decoded]:
+            return encoding.decoded_batches(self.dataset.pictures, rows, options)
+
+        if encoder.cfg.style == trained.cfg.style:
+            nnx.update(encoder.style_head, nnx.state(trained.style_head))
+        else:
+            encoding.calibrate(encoder, batches(), head_alone=True)
+        encoding.whiten(encoder, batches())
+        return encoder
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
         """Prints metrics, and the tags that most test drawings have."""
@@ -236,6 +276,7 @@ def assemble(config: ConfigDict, console: Console) -> ImageTagsJob:
     """
     made = sections.read(config, SECTIONS)
     dataset = sections.prepared(made["data"], console)
+    made["export"].encoder(made["model"].image)  # wrong options shall not wait for the end
     labels = labels_of.build(dataset, made["labels"])
     task = ImageTagsTask(labels, made["model"], made["objective"], made["augment"])
     return ImageTagsJob(

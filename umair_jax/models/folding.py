@@ -100,7 +100,7 @@ class FoldedResNet(nnx.Module):
         """
         self.cfg = cfg = network.cfg
         self.fast = fast
-        self.stem = FoldedConvolution(network.conv1, network.bn1, cfg.dtype, fast)
+        self.conv1 = FoldedConvolution(network.conv1, network.bn1, cfg.dtype, fast)
         for stage, blocks in enumerate(cfg.blocks_per_stage, start=1):
             room: Stage = getattr(network, f"layer{stage}")
             for i in range(blocks):
@@ -115,10 +115,19 @@ class FoldedResNet(nnx.Module):
         Raises:
             ValueError: `train` is True.
         """
-        if train:
-            raise ValueError("a folded network has no batch statistics; train the one before it")
-        x = images.astype(DTYPES[self.cfg.dtype])
-        x = max_pool(jax.nn.relu(self.stem(x)), self.cfg.padding)
+        return self.stages(self.stem(images, train), train)
+
+    def stem(self, images: Float[Array, "B H W 3"], train: bool = False) -> Float[Array, "B h w C"]:
+        """As `ResNet.stem`."""
+        _refuse(train)
+        return jax.nn.relu(self.conv1(images.astype(DTYPES[self.cfg.dtype])))
+
+    def stages(
+        self, stem: Float[Array, "B h w C"], train: bool = False
+    ) -> tuple[tuple[Float[Array, "B _h _w _c"], ...], ...]:
+        """As `ResNet.stages`."""
+        _refuse(train)
+        x = max_pool(stem, self.cfg.padding)
         stages = []
         for stage, blocks in enumerate(self.cfg.blocks_per_stage, start=1):
             sums = []
@@ -127,6 +136,11 @@ class FoldedResNet(nnx.Module):
                 sums.append(total)
             stages.append(tuple(sums))
         return tuple(stages)
+
+
+def _refuse(train: bool) -> None:
+    if train:
+        raise ValueError("a folded network has no batch statistics; train the one before it")
 
 
 class FoldedImageEncoder(ImageEncoder):

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from umair_jax.models.initialise import Draws
+from umair_jax.models.initialise import Draws, Fixed
 from umair_jax.models.resnet import ResNet, ResNetConfig
 from umair_jax.models.style import StyleConfig, StyleHead
 from umair_jax.models.whitening import Moments, Whitening
@@ -38,7 +38,7 @@ class ImageEncoderConfig:
         whiten_style: Width of the style vector after whitening; 0 = as it is.
         whiten_shrinkage: See Whitening.fit.
         pre_activation: Read the residual sums before the ReLU of their block (as the paper's code
-            does) rather than after it.
+            does) rather than after it. The stem is read after its ReLU in any case.
         mean: Subtracted from the channels of images in [0, 1]; empty = nothing.
         std: Divides the channels after that; empty = nothing.
         last_gamma: Initial scale of every block's last BatchNorm. Small values keep an untrained
@@ -71,15 +71,20 @@ class ImageEncoderConfig:
     def __post_init__(self):
         blocks = self.resnet.blocks_per_stage
         stages = len(blocks)
-        for name, stage in (
-            ("content_stage", self.content_stage),
-            *(("style.stages", stage) for stage in self.style.stages),
+        for name, first, stage in (
+            ("content_stage", 1, self.content_stage),
+            *(("style.stages", 0, stage) for stage in self.style.stages),
         ):
-            if not 1 <= stage <= stages:
-                raise ValueError(f"{name}: got {stage}, expected 1 to {stages}.")
+            if not first <= stage <= stages:
+                raise ValueError(f"{name}: got {stage}, expected {first} to {stages}.")
+        read = self.blocks_read
         for name, wanted, available in (
             ("content_block", self.content_block, blocks[self.content_stage - 1]),
-            ("style.blocks", self.style.blocks, min(blocks[s - 1] for s in self.style.stages)),
+            (
+                "style.blocks",
+                self.style.blocks,
+                min(read[s] for s in self.style.stages),
+            ),
         ):
             if not 0 <= wanted <= available:
                 raise ValueError(
@@ -134,12 +139,18 @@ class ImageEncoderConfig:
     @property
     def style_head_width(self) -> int:
         """Width of what the style head gives, before whitening."""
-        channels, blocks = self.resnet.channels, self.resnet.blocks_per_stage
-        pooled = [self.style.pooled_width(channels(s), blocks[s - 1]) for s in self.style.stages]
+        channels, blocks = self.resnet.channels, self.blocks_read
+        pooled = [self.style.pooled_width(channels(s), blocks[s]) for s in self.style.stages]
         return self.style.projection or sum(pooled)
+
+    @property
+    def blocks_read(self) -> tuple[int, ...]:
+        """How many maps the stem (place 0: one) and the stages have to read."""
+        return (1, *self.resnet.blocks_per_stage)
 
 
 Stages = tuple[tuple[Float[Array, "B _h _w _c"], ...], ...]
+"""The stem's maps (place 0), then for each stage those of its blocks."""
 
 
 class ImageVectors(NamedTuple):
@@ -150,7 +161,7 @@ class ImageVectors(NamedTuple):
 
 
 class ImageEncoder(nnx.Module):
-    """ResNet with a content head (mean pool) and a style head (Gram maxima).
+    """ResNet with a content head (mean pool) and a style head (see StyleHead).
 
     Source: UMAIR-FPS, image encoder with dual output.
     """
@@ -158,8 +169,8 @@ class ImageEncoder(nnx.Module):
     def __init__(self, cfg: ImageEncoderConfig, *, rngs: Draws):
         self.cfg = cfg
         self.backbone = ResNet(cfg.resnet, rngs=rngs)
-        blocks = cfg.resnet.blocks_per_stage
-        channels = [cfg.resnet.channels(stage) for stage in range(1, len(blocks) + 1)]
+        blocks = cfg.blocks_read
+        channels = [cfg.resnet.channels(stage) for stage in range(len(blocks))]
         self.style_head = StyleHead(cfg.style, channels, blocks, rngs=rngs)
         if cfg.whiten_content:
             self.whiten_content = Whitening(cfg.maps_width, cfg.whiten_content)
@@ -185,16 +196,17 @@ class ImageEncoder(nnx.Module):
         return ImageVectors(content, style)
 
     def maps(self, images: Float[Array, "B H W 3"], train: bool = False) -> Stages:
-        """The maps that the vectors are read from, for each stage those of its blocks."""
+        """The maps that the vectors are read from."""
         cfg = self.cfg
         if cfg.mean:
             images = images - jnp.asarray(cfg.mean, images.dtype)
         if cfg.std:
             images = images / jnp.asarray(cfg.std, images.dtype)
-        stages = self.backbone(images, train)
+        stem = self.backbone.stem(images, train)
+        stages = self.backbone.stages(stem, train)
         if not cfg.pre_activation:
             stages = tuple(tuple(jax.nn.relu(block) for block in blocks) for blocks in stages)
-        return stages
+        return ((stem,), *stages)
 
     def read(
         self, stages: Stages, train: bool = False, across: Bool[Array, " B"] | None = None
@@ -210,7 +222,7 @@ class ImageEncoder(nnx.Module):
             Content, and one array of style vectors, or one for each half.
         """
         cfg = self.cfg
-        content = semantic_content(stages[cfg.content_stage - 1][cfg.content_block - 1])
+        content = semantic_content(stages[cfg.content_stage][cfg.content_block - 1])
         return content, self.style_head(stages, train, across, cfg.resnet.momentum)
 
 
@@ -237,24 +249,33 @@ def fit_whitening(encoder: ImageEncoder, vectors: Iterable[ImageVectors]) -> Non
         encoder.whiten_style.fit(style, cfg.whiten_shrinkage)
 
 
-def batch_statistics(encoder: ImageEncoder, images: Float[Array, "B H W 3"]) -> Any:
-    """BatchNorm statistics of one batch, every layer fed by layers normalised on that batch.
+def batch_statistics(
+    encoder: ImageEncoder, images: Float[Array, "B H W 3"], head_alone: bool = False
+) -> Any:
+    """Running statistics as one batch gives them, every layer fed by layers normalised on it.
 
     Averaging the result over batches calibrates an untrained network: without it the
-    running statistics do not fit and the activations of 101 layers explode.
+    running statistics do not fit and the activations of 101 layers explode. What does not run
+    along with training (Fixed) is left out.
 
     Args:
         encoder: Not modified.
         images: As for `ImageEncoder.__call__`.
+        head_alone: Only those of the style head, fed by the backbone as it is.
 
     Returns:
-        A pure nested dict of the encoder's `nnx.BatchStat` variables.
+        A pure nested dict of these statistics.
     """
-    graph, params, stats = nnx.split(encoder, nnx.Param, nnx.BatchStat)
+    graph, params, fixed, stats = nnx.split(encoder, nnx.Param, Fixed, nnx.BatchStat)
     keep = encoder.cfg.resnet.momentum
-    zeros = jax.tree.map(jnp.zeros_like, stats)
-    copy = nnx.merge(graph, params, zeros)
-    copy(images, train=True)
-    updated = nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
+    stats = nnx.to_pure_dict(stats)
+    measured = ("style_head",) if head_alone else tuple(stats)
+    measured = [name for name in measured if name in stats]
+    zeros = {name: jax.tree.map(jnp.zeros_like, stats[name]) for name in measured}
+    copy = nnx.merge(graph, params, fixed, stats | zeros)
+    copy.read(copy.maps(images, train=not head_alone), train=True)
+    _, _, _, stats = nnx.split(copy, nnx.Param, Fixed, nnx.BatchStat)
+    stats = nnx.to_pure_dict(stats)
+    updated = {name: stats[name] for name in measured}
     # A running average that starts from zero holds (1 - keep) times the batch's statistics.
     return jax.tree.map(lambda x: x / (1 - keep), updated)

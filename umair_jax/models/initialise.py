@@ -28,6 +28,10 @@ class HostDraws:
 Draws = nnx.Rngs | HostDraws
 
 
+class Fixed(nnx.BatchStat):
+    """Numbers that belong to the weights, but that neither gradients nor batches change."""
+
+
 def normal(draws: Draws, shape: tuple[int, ...], scale: float) -> Float[Array, "..."]:
     """Normal draws of mean zero and standard deviation `scale`, float32."""
     if isinstance(draws, HostDraws):

@@ -106,7 +106,9 @@ class ResNetConfig:
         return self.widths or tuple(doubled)
 
     def channels(self, stage: int) -> int:
-        """Output channels of a stage, counted from 1."""
+        """Output channels of a stage, counted from 1; those of the stem for 0."""
+        if stage == 0:
+            return self.base_width
         return EXPANSION * self.widths_per_stage[stage - 1]
 
 
@@ -256,9 +258,18 @@ class ResNet(nnx.Module):
             (apply `jax.nn.relu` for the outputs after it). Under `jax.jit` the ones that are not
             used cost nothing.
         """
+        return self.stages(self.stem(images, train), train)
+
+    def stem(self, images: Float[Array, "B H W 3"], train: bool = False) -> Float[Array, "B h w C"]:
+        """The first convolution with BatchNorm and ReLU, at half the resolution of the images."""
         x = images.astype(DTYPES[self.cfg.dtype])
-        x = jax.nn.relu(self.bn1(self.conv1(x), train))
-        x = max_pool(x, self.cfg.padding)
+        return jax.nn.relu(self.bn1(self.conv1(x), train))
+
+    def stages(
+        self, stem: Float[Array, "B h w C"], train: bool = False
+    ) -> tuple[tuple[Float[Array, "B _h _w _c"], ...], ...]:
+        """What follows the stem, from its max-pool on; returns what a call of the network does."""
+        x = max_pool(stem, self.cfg.padding)
         outputs = []
         for stage in range(1, len(self.cfg.blocks_per_stage) + 1):
             sums, x = getattr(self, f"layer{stage}")(x, train)

@@ -1,39 +1,58 @@
-"""Painting style as a vector: what the Gram matrices of a network's first stages keep."""
+"""Painting style as a vector: which features meet how often in the maps of the first stages.
+
+A Gram matrix compares two maps with the kernel k(x, y) = (x . y)^2 between their positions (Li et
+al. 2017, Demystifying Neural Style Transfer). It sees second moments alone; a Gaussian kernel sees
+whole distributions, palettes among them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from umair_jax.models.initialise import Draws, normal
+from umair_jax.models.initialise import Draws, Fixed, normal
 
+KERNELS = ("gram", "gaussian")
 POOLS = ("max", "mean", "triangle")
 COMBINATIONS = ("max", "concat")
 NORMS = ("none", "channel", "position")
 _TINY = 1e-8
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
 class StyleConfig:
-    """Where style is read, and how Gram matrices become a vector.
+    """Where style is read, and how maps become a vector.
 
     The defaults are the paper's.
 
     Attributes:
-        stages: Stages (from 1) whose blocks are read; the vectors of several are concatenated.
+        stages: Stages whose blocks are read, from 1; 0 = the stem, before its max-pool. The vectors
+            of several are concatenated.
         blocks: How many blocks of each, from its first; 0 = all.
-        pool: What is kept of a matrix: the "max" or the "mean" of each row (C numbers), or its
+        stride: Read every n-th position each way.
+        kernel: "gram", or "gaussian": the mean over the positions of random Fourier features, whose
+            inner products are a Gaussian kernel between the positions of two maps.
+        frequencies: How many such features; kernel "gaussian" alone.
+        bandwidths: Standard deviation of that kernel, as a multiple of the distance that two
+            positions have on average (root mean square, divided by the square root of 2). Several
+            share the features evenly: a sum of kernels, narrow ones for exact colours, wide ones
+            for the mood.
+        pool: What is kept of a Gram matrix: the "max" or the "mean" of each row (C numbers), or its
             upper "triangle" (C (C + 1) / 2 numbers).
         combine: What becomes of a stage's blocks: their element-wise "max", or "concat".
-        channel_norm: What happens to the maps before: "none"; "channel", every channel divided by
-            its root mean square over the positions, which makes correlations of the matrix;
-            "position", the channels of every position divided by their root mean square.
+        channel_norm: What happens to the maps before a Gram matrix: "none"; "channel", every
+            channel divided by its root mean square over the positions, which makes correlations
+            of the matrix; "position", the channels of every position divided by theirs.
         compress: Logarithm of the pooled numbers (log(1 + 100 |x|) with the sign of x), whose
             range is wide.
         standardise: Every number of the vector is brought to mean 0 and variance 1 with
@@ -43,6 +62,10 @@ class StyleConfig:
 
     stages: tuple[int, ...] = (1,)
     blocks: int = 0
+    stride: int = 1
+    kernel: str = "gram"
+    frequencies: int = 512
+    bandwidths: tuple[float, ...] = (0.2,)
     pool: str = "max"
     combine: str = "max"
     channel_norm: str = "none"
@@ -56,6 +79,7 @@ class StyleConfig:
                 f"style stages: got {self.stages}, expected one or more different stages, like (1,)"
             )
         for name, allowed in (
+            ("kernel", KERNELS),
             ("pool", POOLS),
             ("combine", COMBINATIONS),
             ("channel_norm", NORMS),
@@ -64,13 +88,21 @@ class StyleConfig:
                 raise ValueError(
                     f"style {name}: got {getattr(self, name)!r}, expected one of {allowed}"
                 )
-        for name in ("blocks", "projection"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"style {name}: got {getattr(self, name)}, expected 0 or more")
+        for name, least in (("blocks", 0), ("projection", 0), ("stride", 1), ("frequencies", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"style {name}: got {getattr(self, name)}, expected {least} or more"
+                )
+        if not self.bandwidths or min(self.bandwidths) <= 0:
+            raise ValueError(
+                f"style bandwidths: got {self.bandwidths}, expected one or more above 0"
+            )
 
     def pooled_width(self, channels: int, blocks: int) -> int:
         """Numbers kept of a stage with that many channels and blocks."""
         each = channels * (channels + 1) // 2 if self.pool == "triangle" else channels
+        if self.kernel == "gaussian":
+            each = self.frequencies
         return each * (self.blocks or blocks) if self.combine == "concat" else each
 
 
@@ -103,18 +135,52 @@ def gram_style(
     """
     if not blocks:
         raise ValueError("gram_style: got no feature maps, expected at least one block.")
-    kept = None
-    for block in blocks:
-        gram = _gram(_normalised(block, channel_norm))
-        pooled = _pooled(gram, pool)
-        if kept is None:
-            kept = pooled
-        elif combine == "max":
-            kept = jnp.maximum(kept, pooled)
-        else:
-            kept = jnp.concatenate([kept, pooled], axis=1)
-    assert kept is not None
-    return kept
+    pooled = (_pooled(_gram(_normalised(block, channel_norm)), pool) for block in blocks)
+    return _combined(pooled, combine)
+
+
+def gaussian_style(
+    blocks: Sequence[Float[Array, "B H W C"]],
+    frequencies: Float[Array, "C K"],
+    combine: str = "max",
+) -> Float[Array, "B S"]:
+    """Style vectors whose inner products approximate a Gaussian kernel between feature maps.
+
+    Args:
+        blocks: Feature maps of one or more blocks, all with the same number of channels.
+        frequencies: Normal draws, divided by 2 pi and by the kernel's standard deviation.
+        combine: "max" or "concat".
+
+    Returns:
+        Means over the positions p of cos(2 pi (x_p . frequency + phase)), float32, the phases being
+        spread evenly from 0 to 1.
+
+    Source: random Fourier features, Rahimi and Recht 2007; means of them (kernel mean embeddings)
+    compare distributions, see Gretton et al. 2012.
+    """
+    rows = (block.reshape(len(block), -1, block.shape[-1]).astype(jnp.float32) for block in blocks)
+    # Multiples of the golden ratio are even for every number of frequencies.
+    phases = np.arange(frequencies.shape[1]) * _GOLDEN % 1
+    turns = (jnp.einsum("bpc,ck->bpk", x, frequencies) + jnp.float32(phases) for x in rows)
+    return _combined((_cosine(x).mean(1) for x in turns), combine)
+
+
+def _cosine(turns: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """cos(2 pi turns) to 1e-6; XLA's own cosine takes several times as long on CPUs."""
+    x = jnp.pi * (turns - jnp.round(turns))
+    square = x * x
+    # Taylor's series of the sine, from x^11 / 11! inwards; |x| is at most pi / 2.
+    series = jnp.float32(1)
+    for n in (110, 72, 42, 20, 6):
+        series = 1 - square * series / n
+    return 1 - 2 * jnp.square(x * series)
+
+
+def _combined(pooled: Iterable[Float[Array, "B _"]], combine: str) -> Float[Array, "B S"]:
+    # One after the other: what is pooled of a block is small, what it is pooled of is not.
+    if combine == "max":
+        return functools.reduce(jnp.maximum, pooled)
+    return jnp.concatenate(list(pooled), axis=1)
 
 
 def _pooled(gram: Float[Array, "B C C"], pool: str) -> Float[Array, "B _"]:
@@ -157,15 +223,24 @@ class StyleHead(nnx.Module):
 
         Args:
             cfg: Options.
-            channels: Output channels of every stage of the network.
-            blocks: Its blocks per stage.
-            rngs: Draws of the projection.
+            channels: Output channels of the stem and of every stage of the network.
+            blocks: Their maps: one, and its blocks per stage.
+            rngs: Draws of frequencies and of the projection.
         """
         self.cfg = cfg
-        width = sum(cfg.pooled_width(channels[s - 1], blocks[s - 1]) for s in cfg.stages)
+        width = sum(cfg.pooled_width(channels[s], blocks[s]) for s in cfg.stages)
         if cfg.standardise:
             self.mean = nnx.BatchStat(jnp.zeros((width,), jnp.float32))
             self.var = nnx.BatchStat(jnp.ones((width,), jnp.float32))
+        if cfg.kernel == "gaussian":
+            for stage in cfg.stages:
+                wide = channels[stage]
+                draws = normal(rngs, (wide, cfg.frequencies), 1 / (2 * math.pi))
+                draws /= np.resize(np.float32(cfg.bandwidths), cfg.frequencies)
+                # In half precision from the start: a file stored so holds the same features.
+                draws = draws.astype(jnp.float16).astype(jnp.float32)
+                setattr(self, f"frequencies{stage}", Fixed(draws))
+                setattr(self, f"variance{stage}", nnx.BatchStat(jnp.float32(1)))
         if cfg.projection:
             self.kernel = nnx.Param(normal(rngs, (width, cfg.projection), width**-0.5))
         self.width = cfg.projection or width
@@ -180,7 +255,7 @@ class StyleHead(nnx.Module):
         """Style of the whole pictures, or of their halves.
 
         Args:
-            stages: For each stage the maps of its blocks.
+            stages: The stem's maps, then for each stage those of its blocks.
             train: Standardise with the batch's statistics (of both halves) and keep them.
             across: Read two halves of each picture: above and below the middle where True, left
                 and right of it where False. Maps must be square. None = the whole.
@@ -190,10 +265,18 @@ class StyleHead(nnx.Module):
             One array [B, S] of the whole pictures, or two of their halves.
         """
         cfg = self.cfg
+        step = cfg.stride
+        maps = [
+            [block[:, ::step, ::step] for block in stages[stage][: cfg.blocks or None]]
+            for stage in cfg.stages
+        ]
+        if cfg.kernel == "gaussian":
+            maps = [
+                self._scaled(s, m, train, momentum) for s, m in zip(cfg.stages, maps, strict=True)
+            ]
         vectors = []
-        read_maps = [stages[stage - 1][: cfg.blocks or None] for stage in cfg.stages]
-        for maps_of in _halves(read_maps, across) if across is not None else [read_maps]:
-            read = [gram_style(m, cfg.pool, cfg.combine, cfg.channel_norm) for m in maps_of]
+        for maps_of in _halves(maps, across) if across is not None else [maps]:
+            read = [self._read(s, m) for s, m in zip(cfg.stages, maps_of, strict=True)]
             vector = jnp.concatenate(read, axis=1)
             if cfg.compress:
                 vector = jnp.sign(vector) * jnp.log1p(100 * jnp.abs(vector))
@@ -204,6 +287,25 @@ class StyleHead(nnx.Module):
             kernel = self.kernel[...]
             vectors = [vector @ kernel for vector in vectors]
         return tuple(vectors)
+
+    def _read(self, stage: int, maps: list[Any]) -> Float[Array, "B _"]:
+        cfg = self.cfg
+        if cfg.kernel == "gaussian":
+            frequencies = getattr(self, f"frequencies{stage}")[...]
+            return gaussian_style(maps, frequencies, cfg.combine)
+        return gram_style(maps, cfg.pool, cfg.combine, cfg.channel_norm)
+
+    def _scaled(self, stage: int, maps: list[Any], train: bool, momentum: float) -> list[Any]:
+        """Maps in which two positions are sqrt(2) apart, root mean square."""
+        variance = getattr(self, f"variance{stage}")
+        maps = [block.astype(jnp.float32) for block in maps]
+        if train:
+            measured = sum(block.var((0, 1, 2)).sum() for block in maps) / len(maps)
+            kept = momentum * variance[...] + (1 - momentum) * jax.lax.stop_gradient(measured)
+            variance[...] = kept
+        else:
+            measured = variance[...]
+        return [block * jax.lax.rsqrt(measured + _TINY) for block in maps]
 
     def _standardised(self, vectors: list[Any], train: bool, momentum: float) -> list[Any]:
         if train:

@@ -12,13 +12,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float64
 
+from umair_jax.models.initialise import Fixed
+
 _TINY = 1e-8
 
 
 class Whitening(nnx.Module):
     """y = (x - mean) W. Before it is fitted, W picks the first numbers and mean is 0.
 
-    Mean and W are statistics, not parameters: no gradient reaches them, `fit` sets them.
+    Only `fit` changes mean and W.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -29,8 +31,8 @@ class Whitening(nnx.Module):
         """
         if not 1 <= outputs <= inputs:
             raise ValueError(f"whitening: got a width of {outputs}, expected 1 to {inputs}")
-        self.mean = nnx.BatchStat(jnp.zeros((inputs,), jnp.float32))
-        self.kernel = nnx.BatchStat(jnp.eye(inputs, outputs, dtype=jnp.float32))
+        self.mean = Fixed(jnp.zeros((inputs,), jnp.float32))
+        self.kernel = Fixed(jnp.eye(inputs, outputs, dtype=jnp.float32))
 
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B K"]:
         """Whitened vectors, float32."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw, ImageFont
@@ -130,7 +132,9 @@ def _fitting(
     head: float = 1.0,
 ) -> str:
     """The text in one line, with an ellipsis after a share `head` of what there is room for."""
-    text = " ".join(text.split())
+    # Pillow's own font has no letters with accents.
+    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
+    text = "".join(letter for letter in letters if not unicodedata.combining(letter))
     if font.getlength(text) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):
