@@ -15,6 +15,7 @@ from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from umair_jax.models.initialise import HostDraws
+from umair_jax.models.style import StyleConfig
 from umair_jax.models.tagger import TaggerConfig
 from umair_jax.settings import build
 from umair_jax.tasks.image_tags import ImageTagsTask, ObjectiveConfig
