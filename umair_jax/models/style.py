@@ -236,7 +236,7 @@ class StyleHead(nnx.Module):
             for stage in cfg.stages:
                 wide = channels[stage]
                 draws = normal(rngs, (wide, cfg.frequencies), 1 / (2 * math.pi))
-                draws /= np.resize(np.float32(cfg.bandwidths), cfg.frequencies)
+                draws /= np.resize(np.asarray(cfg.bandwidths, np.float32), cfg.frequencies)
                 # In half precision from the start: a file stored so holds the same features.
                 draws = draws.astype(jnp.float16).astype(jnp.float32)
                 setattr(self, f"frequencies{stage}", Fixed(draws))
