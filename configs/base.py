@@ -67,7 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.features.zero = ()
     config.features.vector_dtype = "float32"
 
-    # ResNet101's topology at a quarter of its width: what the weights in the package are for.
+    # ResNet101's topology at a quarter of its width: the network of the weights in the package.
     config.extract = ConfigDict()
     config.extract.image = {
         "depth": 101,
@@ -76,26 +76,26 @@ def get_config(arg: str = "") -> ConfigDict:
         "widths": (),
         "padding": "symmetric",
         "epsilon": 1e-5,
-        "image_size": 120,
+        "image_size": 96,
         "content_stage": 4,
         "content_block": 0,
         "style": {
-            "stages": (0,),
+            "stages": (1,),
             "blocks": 0,
-            "stride": 2,
-            "kernel": "gaussian",
+            "stride": 1,
+            "kernel": "gram",
             "frequencies": 512,
-            "bandwidths": (0.12, 0.6),
+            "bandwidths": (0.2,),
             "pool": "triangle",
             "combine": "max",
             "channel_norm": "none",
-            "compress": False,
+            "compress": True,
             "standardise": True,
             "projection": 0,
         },
         "whiten_content": 192,
-        "whiten_style": 256,
-        "whiten_shrinkage": 0.01,
+        "whiten_style": 64,
+        "whiten_shrinkage": 0.1,
         "pre_activation": False,
         "mean": (),
         "std": (),

@@ -28,19 +28,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.labels.popularity = ConfigDict()
 
     config.model = ConfigDict()
-    # The network that base.py extracts with, on smaller pictures; what trains its first layers for
-    # style is a Gram head, whatever reads them afterwards.
+    # What base.py extracts with, on smaller pictures; only what leaves is whitened.
     config.model.image = shared.extract.image.to_dict() | {
         "image_size": 64,
-        "style": {
-            **shared.extract.image.style.to_dict(),
-            "stages": (1,),
-            "stride": 1,
-            "kernel": "gram",
-            "pool": "triangle",
-            "compress": True,
-        },
-        "whiten_content": 0,  # only what leaves is whitened
+        "whiten_content": 0,
         "whiten_style": 0,
     }
     config.model.dropout = 0.0
@@ -94,7 +85,16 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.export = ConfigDict()
     config.export.dtype = "float16"
-    used = shared.extract.image.to_dict()
-    for name in ("image_size", "style", "whiten_content", "whiten_style", "whiten_shrinkage"):
-        config.export[name] = used[name]
+    # A Gram head gives the first layers their objective; a finer one reads them.
+    config.export.image_size = 120
+    config.export.style = shared.extract.image.style.to_dict() | {
+        "stages": (0,),
+        "stride": 2,
+        "kernel": "gaussian",
+        "bandwidths": (0.12, 0.6),
+        "compress": False,
+    }
+    config.export.whiten_content = 192
+    config.export.whiten_style = 256
+    config.export.whiten_shrinkage = 0.01
     return config.lock()

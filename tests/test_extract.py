@@ -18,14 +18,16 @@ from rich.console import Console
 import umair_jax.data.builtin
 from umair_jax import encoding, settings
 from umair_jax.data import feature_bank
+from umair_jax.data.sources import openclipart
 from umair_jax.encoding import ExtractConfig
-from umair_jax.encoding.images import check_settings
+from umair_jax.encoding.images import FrozenImageEncoder, build, check_settings
 from umair_jax.extract import bank_key, extract
 from umair_jax.models import weights
 from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from umair_jax.models.initialise import HostDraws
 from umair_jax.models.style import StyleConfig
 from umair_jax.models.text_encoder import TextEncoderConfig
+from umair_jax.probes.pictures import LabelledPictures
 
 CONFIG = ExtractConfig(
     image=ImageEncoderConfig(base_width=2, blocks=(1, 1, 1, 1), image_size=32),
@@ -355,7 +357,35 @@ def test_weights_for_another_encoder_of_the_same_shapes_are_refused(tmp_path):
     weights.save(ImageEncoder(image, rngs=HostDraws(0)), path, metadata={"config": recorded})
     larger = dataclasses.replace(image, image_size=64, dtype="bfloat16")
     check_settings(larger, path)
-    other = dataclasses.replace(image, pre_activation=False, style=StyleConfig(compress=True))
+    other = dataclasses.replace(image, pre_activation=False, padding="same")
     with pytest.raises(ValueError, match=r"pre_activation: got False, expected True; set") as error:
         check_settings(other, path)
-    assert "style: got {" in str(error.value)
+    assert "padding: got same, expected symmetric" in str(error.value)
+
+
+def test_other_heads_than_those_of_the_weights_are_fitted_to_the_catalogue(tmp_path):
+    table = openclipart.catalogue()["image"].to_pylist()[:40]
+    pictures = LabelledPictures("artists", table, [""] * 40, {}, {}, {})
+    image = ImageEncoderConfig(base_width=4, blocks=(1, 1), content_stage=2, image_size=32)
+    path = tmp_path / "encoder.safetensors"
+    recorded = json.dumps(dataclasses.asdict(image))
+    trained = ImageEncoder(image, rngs=HostDraws(7))
+    trained.backbone.bn1.mean[...] += 0.1
+    weights.save(trained, path, metadata={"config": recorded})
+    style = StyleConfig(stages=(0,), kernel="gaussian", frequencies=32)
+    wanted = dataclasses.replace(image, style=style, whiten_content=8, whiten_style=6)
+    config = ExtractConfig(image=wanted, image_weights=str(path), image_batch=8)
+    encoder = build(pictures, range(40), config)
+    for name, array in weights.flatten(trained.backbone).items():
+        np.testing.assert_array_equal(weights.flatten(encoder.backbone)[name], array)
+    rows = [range(start, start + 8) for start in range(0, 40, 8)]
+    vectors = list(FrozenImageEncoder(config, encoder).encode(pictures, rows))
+    vectors = np.concatenate([batch.style for batch in vectors])
+    np.testing.assert_allclose(vectors.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.corrcoef(vectors.T), np.eye(6), atol=1e-2)
+    for changes in (
+        {"calibration_images": 0},
+        {"image": dataclasses.replace(wanted, style=StyleConfig(projection=4), whiten_style=0)},
+    ):
+        with pytest.raises(ValueError, match="for another style head"):
+            build(pictures, range(40), dataclasses.replace(config, **changes))

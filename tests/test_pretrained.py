@@ -18,6 +18,7 @@ from umair_jax.encoding import ExtractConfig
 from umair_jax.encoding import images as image_encoding
 from umair_jax.extract import bank_key
 from umair_jax.jobs.image_tags import ExportConfig
+from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig, move, repaint
 from umair_jax.models.image_encoder import ImageEncoderConfig
 
@@ -32,10 +33,12 @@ def config():
 def test_the_default_config_takes_them_and_describes_them(config):
     assert config.image_weights == pretrained.BUILTIN
     image_encoding.check_settings(config.image, config.image_weights_file)
+    recorded = weights.read_settings(config.image_weights_file)
     recipe = image_tags.get_config()
     trained = settings.build(ImageEncoderConfig, recipe.model.image)
     exported = settings.build(ExportConfig, recipe.export)
-    assert exported.encoder(trained) == config.image
+    assert exported.encoder(trained) == settings.build(ImageEncoderConfig, recorded)
+    assert trained.resnet == config.image.resnet
 
 
 def test_they_are_at_most_six_megabytes():

@@ -39,7 +39,8 @@ def evaluate_style(
         workdir: Where summary.json, the report and the figure go.
         options: What is measured; `log_style` is replaced by the config's.
         weights: Trained image encoder in place of the config's; "" = the config's. A file that
-            says which network it is for, as those of the image_tags job do, is taken at its word.
+            says what it is for, as those of the image_tags job do, is taken at its word: its own
+            heads are measured, whatever heads the config reads its network with.
         console: Where tables and progress go.
 
     Returns:
@@ -57,6 +58,7 @@ def evaluate_style(
             "configs/base.py; it says how pictures are encoded"
         )
     extract = settings.build(ExtractConfig, sections["extract"], "config.extract")
+    weights = weights or extract.image_weights
     if weights:
         extract = _with_weights(extract, weights, console)
     log_style = bool(sections.get("features", {}).get("log_style", False))

@@ -27,8 +27,8 @@ class ExtractConfig:
         image_batch: Pictures per call, over all devices of this host.
         text_batch: Texts per call, over all devices of this host.
         shard_items: Items per file of the bank: what an interruption can cost.
-        calibration_images: Size of the sample on which an untrained network's BatchNorm statistics
-            are measured; rounded down to whole batches.
+        calibration_images: Size of the sample on which the statistics of an untrained network are
+            measured, and to which heads that the weights do not bring are fitted.
         decode_threads: Threads that decode pictures while the encoder computes.
         decode_workers: Processes that do so in their place, for machines with more cores than
             one interpreter can feed; 0 = threads.
@@ -37,7 +37,8 @@ class ExtractConfig:
         seed: Of initial weights and of the calibration sample.
         store_dtype: "float32" or "float16": vectors on disk.
         image_weights: Trained image encoder: a safetensors file of its weights; "builtin" = the one
-            that comes with the package; "" = untrained.
+            that comes with the package; "" = untrained. Where the file says that it has another
+            style head or whitening than `image`, its network is taken alone.
         text_weights: Trained text encoder; "" = untrained.
         tokenizer: The tokenizer.json that belongs to `text_weights`; "" = learn one.
     """

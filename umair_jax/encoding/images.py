@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float32, UInt8
 
+from umair_jax import settings
 from umair_jax.encoding.config import ExtractConfig
 from umair_jax.encoding.decode import Decoded, Pictures, decoded_batches, in_batches
 from umair_jax.encoding.frozen import frozen, mesh_for
@@ -31,6 +32,8 @@ from umair_jax.models.initialise import HostDraws
 
 # Settings of an encoder under which the same weights mean the same.
 _FREE = ("image_size", "last_gamma", "dtype", "remat")
+# How the vectors are read off it: what this needs can be fitted to any catalogue.
+_HEADS = ("style", "whiten_content", "whiten_style", "whiten_shrinkage")
 
 
 class Encoded(NamedTuple):
@@ -79,37 +82,66 @@ def _unit(images: Any) -> Any:
 def build(pictures: Pictures, rows: Sequence[int], config: ExtractConfig) -> ImageEncoder:
     """The trained encoder where the configuration names weights, else a random calibrated one.
 
+    Weights that say they are for the same network with another style head or whitening give their
+    network; head and whitening are then fitted to the catalogue.
+
     Args:
-        pictures: A sample of them gives the statistics of an untrained encoder.
+        pictures: A sample of them gives statistics and whitening to what has none.
         rows: All rows that hold items.
         config: What to build.
+
+    Raises:
+        ValueError: The weights are for something else, or cannot be read as the config asks.
     """
     image = ImageEncoder(config.image, rngs=HostDraws(config.seed))
     if config.image_weights:
-        check_settings(config.image, config.image_weights_file)
-        weights.load(image, config.image_weights_file)
-    elif config.calibration_images:
+        path = config.image_weights_file
+        check_settings(config.image, path)
+        stored = _stored(config.image, path)
+        if stored == config.image:
+            weights.load(image, path)
+            return image
+        if config.image.style.projection or not config.calibration_images:
+            raise ValueError(
+                f"config.extract: the weights {path} are for another style head or whitening; "
+                "expected style.projection 0 and calibration_images above 0, to fit others to the "
+                "catalogue"
+            )
+        trained = ImageEncoder(stored, rngs=HostDraws(0))
+        weights.load(trained, path)
+        nnx.update(image.backbone, nnx.state(trained.backbone))
+    if config.calibration_images:
         order = np.random.default_rng(config.seed).permutation(np.asarray(rows))
         sample = order[: config.calibration_images].tolist()
         batches = in_batches(sample, config.image_batch)
-        used = calibrate(image, decoded_batches(pictures, batches, config))
+        head_alone = bool(config.image_weights)
+        used = calibrate(image, decoded_batches(pictures, batches, config), head_alone)
         if used > 1:  # else whoever encodes the rest finds out and says what is wrong with them
             whiten(image, decoded_batches(pictures, batches, config))
     return image
+
+
+def _stored(config: ImageEncoderConfig, path: str | os.PathLike[str]) -> ImageEncoderConfig:
+    """The encoder that a file holds; where it does not say, the one that is asked for."""
+    recorded = weights.read_settings(path)
+    heads = {name: recorded[name] for name in _HEADS if name in recorded}
+    return settings.build(
+        ImageEncoderConfig, {**dataclasses.asdict(config), **heads}, f"{path}: settings"
+    )
 
 
 def check_settings(config: ImageEncoderConfig, path: str | os.PathLike[str]) -> None:
     """Refuses weights that say they are for an encoder which would compute something else.
 
     Raises:
-        ValueError: Settings differ, shapes apart from those of the pictures included.
+        ValueError: Settings of the network differ.
     """
     recorded = weights.read_settings(path)
     ours = json.loads(json.dumps(dataclasses.asdict(config)))
     wrong = [
         f"{name}: got {ours[name]}, expected {value}"
         for name, value in recorded.items()
-        if name in ours and name not in _FREE and ours[name] != value
+        if name in ours and name not in (*_FREE, *_HEADS) and ours[name] != value
     ]
     if wrong:
         raise ValueError(
