@@ -38,6 +38,19 @@ def test_style_ignores_where_things_are():
     np.testing.assert_allclose(gram_style([moved]), gram_style([maps]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_number_of_channels_gives_the_whole_matrix(channels):
+    maps = np.random.default_rng(0).normal(size=(2, 3, 4, channels)).astype(np.float32)
+    rows = maps.reshape(2, 12, channels).astype(np.float64)
+    expected = rows.swapaxes(1, 2) @ rows / 12
+    row, column = np.triu_indices(channels)
+    triangle = gram_style([jnp.asarray(maps)], pool="triangle")
+    np.testing.assert_allclose(triangle, expected[:, row, column], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        gram_style([jnp.asarray(maps)], pool="mean"), expected.mean(1), rtol=1e-5, atol=1e-6
+    )
+
+
 def test_nothing_to_look_at_is_an_error():
     with pytest.raises(ValueError, match="at least one block"):
         gram_style([])
