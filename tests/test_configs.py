@@ -18,6 +18,7 @@ from umair_jax.data.ranking import RankingData
 from umair_jax.data.schema import Schema
 from umair_jax.jobs import bookmarks as bookmarks_job
 from umair_jax.jobs import image_tags as image_tags_job
+from umair_jax.jobs import text_pairs as text_pairs_job
 from umair_jax.models.image_encoder import ImageEncoder
 from umair_jax.models.ranker import RankerConfig
 from umair_jax.tasks import bookmarks
@@ -28,6 +29,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init
 SECTIONS = {
     "bookmarks": bookmarks_job.SECTIONS | {"model": RankerConfig, "train": TrainConfig},
     "image_tags": image_tags_job.SECTIONS | {"train": TrainConfig},
+    "text_pairs": text_pairs_job.SECTIONS | {"train": TrainConfig},
 }
 # What follows from other sections: from the schema, the tokenizer, the seed of the whole run.
 DERIVED = {
@@ -35,6 +37,8 @@ DERIVED = {
     "bookmarks.train": {"seed"},
     "bookmarks.extract.text": {"vocabulary"},
     "image_tags.train": {"seed"},
+    "text_pairs.train": {"seed"},
+    "text_pairs.model": {"vocabulary"},
 }
 
 

@@ -5,8 +5,10 @@ import pytest
 
 from umair_jax.models.losses import (
     MultiLabelConfig,
+    RankingConfig,
     agreement,
     multi_label,
+    ranking,
     redundancy,
     standardised,
     unit,
@@ -117,3 +119,83 @@ def test_a_zero_vector_has_a_finite_gradient():
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValueError, match="got"):
         MultiLabelConfig(**options)
+
+
+@pytest.fixture
+def texts():
+    first, second = jax.random.normal(jax.random.key(2), (2, 6, 4))
+    return first, second, jnp.arange(6), jnp.arange(10, 16), jnp.ones(6)
+
+
+def cosines(first, second):
+    return np.asarray(unit(first)) @ np.asarray(unit(second)).T
+
+
+def cross_entropy(logit, allowed):
+    logit = np.where(allowed, logit, -np.inf)
+    return np.log(np.exp(logit).sum(1)) - np.diagonal(logit)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_ranking_is_cross_entropy_over_the_partners_of_all(texts, symmetric):
+    logit = 20 * cosines(*texts[:2])
+    everywhere = np.ones((6, 6), bool)
+    expected = cross_entropy(logit, everywhere)
+    if symmetric:
+        expected = (expected + cross_entropy(logit.T, everywhere)) / 2
+    loss, right = ranking(*texts, RankingConfig(symmetric=symmetric))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(right, logit.argmax(1) == np.arange(6))
+
+
+def test_a_text_is_never_its_own_negative(texts):
+    first, second, first_id, second_id, weight = texts
+    allowed = np.ones((6, 6), bool)
+    first_id = first_id.at[1].set(0)  # 0 and 1 ask with one text
+    allowed[0, 1] = allowed[1, 0] = False
+    second_id = second_id.at[3].set(12)  # 2 and 3 have one partner
+    allowed[2, 3] = allowed[3, 2] = False
+    second_id = second_id.at[5].set(4)  # 4 asks with the partner of 5
+    allowed[4, 5] = False
+    for symmetric in (False, True):
+        logit = 20 * cosines(first, second)
+        expected = cross_entropy(logit, allowed)
+        if symmetric:
+            expected = (expected + cross_entropy(logit.T, allowed.T)) / 2
+        cfg = RankingConfig(symmetric=symmetric)
+        loss, _ = ranking(first, second, first_id, second_id, weight, cfg)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_an_excluded_pair_is_nobodys_negative(texts, symmetric):
+    first, second, first_id, second_id, _ = texts
+    cfg = RankingConfig(symmetric=symmetric)
+    weight = jnp.array([1, 1, 1, 1, 1, 0.0])
+    loss, _ = ranking(first, second, first_id, second_id, weight, cfg)
+    alone, _ = ranking(first[:5], second[:5], first_id[:5], second_id[:5], weight[:5], cfg)
+    np.testing.assert_allclose(loss[:5], alone, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(loss).all()
+
+
+def test_hard_negatives_are_further_candidates(texts):
+    first, second, first_id, second_id, weight = texts
+    hard = jax.random.normal(jax.random.key(3), (6, 4))
+    logit = 20 * cosines(first, jnp.concatenate([second, hard]))
+    allowed = np.ones((6, 12), bool)
+    allowed[:, 8] = False  # there is none
+    hard_id = jnp.arange(20, 26).at[2].set(-1)
+    loss, _ = ranking(
+        first,
+        jnp.concatenate([second, hard]),
+        first_id,
+        jnp.concatenate([second_id, hard_id]),
+        weight,
+        RankingConfig(),
+    )
+    np.testing.assert_allclose(loss, cross_entropy(logit, allowed), rtol=1e-5, atol=1e-5)
+
+
+def test_a_ranking_without_scale_is_refused():
+    with pytest.raises(ValueError, match="scale"):
+        RankingConfig(scale=0.0)

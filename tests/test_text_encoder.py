@@ -6,6 +6,7 @@ from flax import nnx
 
 from umair_jax.models.initialise import HostDraws
 from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig, mean_pool
+from umair_jax.models.transformer import Packing
 
 SMALL = {"vocabulary": 30, "layers": 1, "width": 8, "heads": 2, "ffn": 16, "max_positions": 10}
 
@@ -55,3 +56,57 @@ def test_wrong_options_are_refused():
         TextEncoderConfig(output=-1)
     with pytest.raises(ValueError, match="divisor"):
         TextEncoderConfig(heads=7)
+
+
+TEXTS = [[2, 5, 6, 3], [2, 7, 3], [2, 8, 9, 10, 3], [2, 3]]
+TOKENS = jnp.array([[2, 5, 6, 3, 2, 7, 3, 0], [2, 3, 2, 8, 9, 10, 3, 0], [0] * 8])
+PACKING = Packing(
+    slot=jnp.array([[0, 0, 0, 0, 1, 1, 1, -1], [3, 3, 2, 2, 2, 2, 2, -1], [-1] * 8]),
+    position=jnp.array([[0, 1, 2, 3, 0, 1, 2, 0], [0, 1, 0, 1, 2, 3, 4, 0], [0] * 8]),
+)
+
+
+@pytest.mark.parametrize("token_types", [0, 2])
+def test_a_packed_text_has_the_vector_that_it_has_alone(token_types):
+    cfg = TextEncoderConfig(**SMALL, output=12, token_types=token_types, position_std=0.5)
+    model = TextEncoder(cfg, rngs=HostDraws(0))
+    packed = model.packed(TOKENS, PACKING, 5)
+    for i, text in enumerate(TEXTS):
+        alone = model(jnp.array([text]), jnp.ones((1, len(text)), bool))
+        np.testing.assert_allclose(packed[i], alone[0], rtol=1e-5, atol=1e-6)
+    assert np.isfinite(packed[4]).all()  # a slot without tokens
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_gradient_cache_changes_neither_loss_nor_gradient(parts):
+    model = TextEncoder(TextEncoderConfig(**SMALL, dropout=0.0), rngs=HostDraws(0))
+    graph, state = nnx.split(model)
+    target = jax.random.normal(jax.random.key(0), (5, 512))
+
+    def loss(state, parts):
+        vectors = nnx.merge(graph, state).packed(TOKENS, PACKING, 5, parts, train=True)
+        return jnp.sum(vectors @ target.T)  # every text against every other
+
+    whole, slope = jax.value_and_grad(loss)(state, 1)
+    cached, again = jax.value_and_grad(loss)(state, parts)
+    assert float(cached) == pytest.approx(float(whole), rel=1e-5)
+    for one, other in zip(jax.tree.leaves(slope), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gradient_cache_keeps_one_part_of_the_activations():
+    cfg = TextEncoderConfig(vocabulary=30, layers=4, width=64, heads=4, ffn=256, dropout=0.0)
+    graph, state = nnx.split(TextEncoder(cfg, rngs=HostDraws(0)))
+    tokens = jnp.ones((64, 32), jnp.int32)
+    slot = jnp.broadcast_to(jnp.arange(64)[:, None], (64, 32))
+    packing = Packing(slot, jnp.broadcast_to(jnp.arange(32), (64, 32)))
+
+    def memory(parts):
+        def loss(state):
+            vectors = nnx.merge(graph, state).packed(tokens, packing, 64, parts, train=True)
+            return jnp.square(vectors).sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(state).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(8) < memory(1) / 3

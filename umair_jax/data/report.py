@@ -96,6 +96,19 @@ KINDS = {
         "both 0 and 1 for the same user, item and second", "kept as bookmark", False,
         "remove the wrong line",
     ),
+    # text pairs
+    "unknown_perspective": Kind(
+        "none of multilingual, relation, explanation", "dropped", True, "correct the perspective"
+    ),
+    "empty_text": Kind("a text of the pair is empty", "dropped", True, "fill in both texts"),
+    "same_text": Kind("both texts are one", "dropped", False, "none needed"),
+    "long_text": Kind(
+        "longer than data allows", "dropped", False, "shorten it or raise pairs.max_characters"
+    ),
+    "housekeeping": Kind(
+        "a page about the wiki, not about the world", "dropped", False, "none needed"
+    ),
+    "duplicate_pair": Kind("the pair occurred before", "kept once", False, "none needed"),
     "no_negative_left": Kind(
         "the user bookmarked all that could be sampled", "fewer negatives", False,
         "lower --negatives_per_positive",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import heapq
 import itertools
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Int64, Integer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -29,6 +30,34 @@ class EncodedTexts(NamedTuple):
     """How many tokens are [UNK]."""
     truncated: int
     """How many texts lost their end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """Token ids of texts without padding.
+
+    Attributes:
+        tokens: int32, those of all texts.
+        lengths: int32 [N].
+        starts: int64 [N], where each text begins in `tokens`.
+        pad: Id of padding.
+        unknown: How many tokens are [UNK].
+        truncated: How many texts lost their end.
+    """
+
+    tokens: Int32[np.ndarray, " _"]
+    lengths: Int32[np.ndarray, " N"]
+    starts: Int64[np.ndarray, " N"]
+    pad: int
+    unknown: int
+    truncated: int
+
+    def padded(self, places: Integer[np.ndarray, " B"], length: int) -> Int32[np.ndarray, "B L"]:
+        """Some of the texts, in rows of one length that none of them passes."""
+        inside = np.arange(length) < self.lengths[places][:, None]
+        rows = np.full((len(places), length), self.pad, np.int32)
+        rows[inside] = self.tokens[(self.starts[places][:, None] + np.arange(length))[inside]]
+        return rows
 
 
 def _normaliser() -> normalizers.Normalizer:
@@ -182,13 +211,13 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         raise ValueError(f"tokenizer: {str(path)!r} cannot be read: {error}") from error
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> EncodedTexts:
-    """Texts to padded token ids.
+def encode_ragged(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Ragged:
+    """Texts to token ids, one after the other.
 
     Args:
         tokenizer: Left as it is: no truncation or padding is switched on in it.
         texts: Any texts; an empty one has its start and end marks only.
-        max_tokens: Length L of the result, marks included. The end of longer texts is cut off.
+        max_tokens: Longest text, marks included. The end of longer ones is cut off.
 
     Raises:
         ValueError: `max_tokens` below 3.
@@ -198,13 +227,24 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) ->
     worker = Tokenizer.from_str(tokenizer.to_str())
     worker.no_padding()
     worker.enable_truncation(max_tokens)
-    tokens = np.full((len(texts), max_tokens), worker.token_to_id(PAD) or 0, np.int32)
-    mask = np.zeros((len(texts), max_tokens), bool)
+    encodings = worker.encode_batch(list(texts))
+    lengths = np.array([len(encoding.ids) for encoding in encodings], np.int32)
+    ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
     unknown_id = worker.token_to_id(UNKNOWN)
-    truncated = 0
-    for i, encoding in enumerate(worker.encode_batch(list(texts))):
-        tokens[i, : len(encoding.ids)] = encoding.ids
-        mask[i, : len(encoding.ids)] = True
-        truncated += bool(encoding.overflowing)
-    unknown = 0 if unknown_id is None else int((tokens == unknown_id).sum())
-    return EncodedTexts(tokens, mask, unknown, truncated)
+    flat = np.fromiter(ids, np.int32, int(lengths.sum()))
+    return Ragged(
+        tokens=flat,
+        lengths=lengths,
+        starts=np.cumsum(lengths, dtype=np.int64) - lengths,
+        pad=worker.token_to_id(PAD) or 0,
+        unknown=0 if unknown_id is None else int((flat == unknown_id).sum()),
+        truncated=sum(bool(encoding.overflowing) for encoding in encodings),
+    )
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> EncodedTexts:
+    """Texts to token ids padded to `max_tokens`; see encode_ragged."""
+    ragged = encode_ragged(tokenizer, texts, max_tokens)
+    tokens = ragged.padded(np.arange(len(texts)), max_tokens)
+    mask = np.arange(max_tokens) < ragged.lengths[:, None]
+    return EncodedTexts(tokens, mask, ragged.unknown, ragged.truncated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,18 @@ class TransformerConfig:
             raise ValueError(f"dtype: got {self.dtype!r}, expected one of {sorted(DTYPES)}.")
 
 
+class Packing(NamedTuple):
+    """Rows that hold several texts each.
+
+    Attributes:
+        slot: The text of each token; -1 = padding.
+        position: Its place in that text, from 0.
+    """
+
+    slot: Int[Array, "B L"]
+    position: Int[Array, "B L"]
+
+
 class Dense(nnx.Module):
     """Affine map over the last axis."""
 
@@ -112,23 +125,23 @@ class Block(nnx.Module):
         self.ffn_norm = LayerNorm(width, cfg.epsilon)
 
     def __call__(
-        self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], key: jax.Array | None
+        self, x: Float[Array, "B L D"], allowed: Bool[Array, "B 1 _ L"], key: jax.Array | None
     ) -> Float[Array, "B L D"]:
-        """One block; padding is attended by nobody. `key` switches dropout on."""
+        """One block. `allowed`: which tokens a token attends to; `key` switches dropout on."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        attended = dropout(self._attend(x, mask, keys[0]), self.rate, keys[1])
+        attended = dropout(self._attend(x, allowed, keys[0]), self.rate, keys[1])
         x = self.attention_norm(x + attended)
         hidden = jax.nn.gelu(self.ffn_in(x), approximate=False)
         return self.ffn_norm(x + dropout(self.ffn_out(hidden), self.rate, keys[2]))
 
     def _attend(
-        self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], key: jax.Array | None
+        self, x: Float[Array, "B L D"], allowed: Bool[Array, "B 1 _ L"], key: jax.Array | None
     ) -> Float[Array, "B L D"]:
         batch, length, width = x.shape
         split = (batch, length, self.heads, width // self.heads)
         q, k, v = (room(x).reshape(split) for room in (self.query, self.key, self.value))
         scores = jnp.einsum("blhd,bmhd->bhlm", q, k).astype(jnp.float32) / (split[-1] ** 0.5)
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
         weights = dropout(jax.nn.softmax(scores, axis=-1), self.rate, key).astype(x.dtype)
         return self.out(jnp.einsum("bhlm,bmhd->blhd", weights, v).reshape(x.shape))
 
@@ -156,6 +169,7 @@ class Transformer(nnx.Module):
         types: Int[Array, "B L"] | None = None,
         train: bool = False,
         key: jax.Array | None = None,
+        packing: Packing | None = None,
     ) -> Float[Array, "B L D"]:
         """Encodes token ids.
 
@@ -165,6 +179,7 @@ class Transformer(nnx.Module):
             types: Segment of each token; None = segment 0. Ignored without segment embeddings.
             train: Apply dropout.
             key: PRNG key; needed when `train` and the rate is above 0.
+            packing: Where a row holds several texts: which, and where in them each token stands.
 
         Returns:
             Last hidden states, in the configured dtype. Those of padding are meaningless.
@@ -183,7 +198,13 @@ class Transformer(nnx.Module):
             raise ValueError("key: got None, expected a PRNG key: dropout is on in training.")
         if not train:
             key = None
-        x = self.tokens[...][tokens] + self.positions[...][:length]
+        allowed = mask[:, None, None, :]
+        if packing is None:
+            x = self.tokens[...][tokens] + self.positions[...][:length]
+        else:
+            x = self.tokens[...][tokens] + self.positions[...][packing.position]
+            slot = packing.slot
+            allowed = allowed & (slot[:, None, :, None] == slot[:, None, None, :])
         if cfg.token_types:
             rows = self.types[...]
             x = x + (rows[0] if types is None else rows[types])
@@ -191,5 +212,5 @@ class Transformer(nnx.Module):
         x = dropout(x, cfg.dropout, None if key is None else jax.random.fold_in(key, cfg.layers))
         for i in range(cfg.layers):
             layer_key = None if key is None else jax.random.fold_in(key, i)
-            x = getattr(self, f"layer{i}")(x, mask, layer_key)
+            x = getattr(self, f"layer{i}")(x, allowed, layer_key)
         return x

@@ -1,0 +1,172 @@
+"""The text encoder's task as pure functions, and the whole job at a small size."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from configs import text_pairs as config_file
+from umair_jax.data.pair_batches import PairSource
+from umair_jax.data.tokenizer import encode_ragged, load_tokenizer, train_tokenizer
+from umair_jax.models import weights
+from umair_jax.models.initialise import HostDraws
+from umair_jax.models.losses import RankingConfig
+from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
+from umair_jax.settings import build
+from umair_jax.tasks.text_pairs import PairObjectiveConfig, TextPairsTask
+from umair_jax.train import train
+from umair_jax.training import state as states
+from umair_jax.training.optimisers import OptimConfig, make_optimiser
+from umair_jax.training.sharding import DEFAULT_RULES, BatchPlacer, MeshConfig, make_mesh
+from umair_jax.training.step import TrainStep
+from umair_jax.training.table_optimisers import TableOptimConfig
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+ROW = 16
+TINY = {"layers": 1, "width": 16, "heads": 2, "ffn": 32, "max_positions": ROW, "output": 12}
+
+
+@pytest.fixture(scope="module")
+def source():
+    texts = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in "abcdefgh"]
+    words = train_tokenizer(texts, 100)
+    tokens = encode_ragged(words, texts, ROW)
+    first = np.arange(24, dtype=np.int32)
+    return PairSource(tokens, first, np.roll(first, 8), 16, row_tokens=ROW)
+
+
+def task(**options):
+    shape = TextEncoderConfig(vocabulary=100, dropout=0.0, **TINY)
+    return TextPairsTask(shape, PairObjectiveConfig(**options), ROW)
+
+
+def updated(devices, batch, made):
+    mesh = make_mesh(MeshConfig(data=devices), jax.devices()[:devices])
+    optimiser = make_optimiser(OptimConfig(name="sgd", learning_rate=0.5), 10)
+    tables = TableOptimConfig()
+    abstract = states.abstract(made, optimiser, tables, 0, mesh, DEFAULT_RULES)
+    state = states.create(made, optimiser, tables, 0, abstract)
+    step = TrainStep(made, optimiser, tables, mesh, 0, abstract)
+    state, packed = step(state, {}, BatchPlacer(mesh, 16)(batch))
+    return step.unpack(packed), jax.device_get(state["params"]["net"])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_negatives_are_those_of_all_devices(source, parts):
+    made = task(parts=parts, ranking=RankingConfig(symmetric=True))
+    one, net_of_one = updated(1, source.batch(0), made)
+    for devices in (2, 8):
+        many, net = updated(devices, source.batch(0), made)
+        assert many["loss"][0] == pytest.approx(one["loss"][0], rel=1e-5)
+        for a, b in zip(jax.tree.leaves(net_of_one), jax.tree.leaves(net), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_padded_pair_counts_nowhere(source):
+    made = task()
+    net = made.init(jax.random.key(0))["params"]["net"]
+    batch = source.batch(0)
+    batch["weight"] = np.array([1] * 12 + [0] * 4, np.float32)
+    other = dict(batch, tokens=np.where(batch["slot"] % 16 >= 12, 7, batch["tokens"]))
+    losses = [
+        float(made.loss(net, {}, {}, {}, jax.tree.map(jnp.asarray, b), jax.random.key(0))[0])
+        for b in (batch, other)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_the_encoder_that_comes_out_is_the_one_inside(source):
+    made = task()
+    params = made.init(jax.random.key(0))["params"]
+    batch = jax.tree.map(jnp.asarray, source.batch(0))
+    inside = made.predict(params["net"], {}, {}, {}, batch)
+    tokens, lengths = source._texts.padded(source.batch(0)["first"], ROW), source._texts.lengths
+    mask = np.arange(ROW) < lengths[source.batch(0)["first"]][:, None]
+    outside = np.asarray(made.encoder(params)(jnp.asarray(tokens), jnp.asarray(mask)))
+    outside /= np.linalg.norm(outside, axis=1, keepdims=True)
+    np.testing.assert_allclose(inside["first"], outside, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_must_fit_the_positions():
+    with pytest.raises(ValueError, match="max_positions"):
+        TextPairsTask(TextEncoderConfig(**TINY), PairObjectiveConfig(), ROW + 1)
+
+
+def small_config(folder):
+    rows = [
+        {"perspective": "multilingual", "text_a": f"thing {i}", "text_b": f"chose {i}",
+         "lang_a": "en", "lang_b": "fr"}
+        for i in range(200)
+    ]  # fmt: skip
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    config = config_file.get_config()
+    with config.unlocked():
+        config.data.limit = 40
+        config.data.root = str(folder / "data")
+        config.pairs.path = str(path)
+        config.pairs.fractions = (0.6, 0.2, 0.2)
+        config.words.vocabulary_size = 400
+        config.model.update({"width": 16, "heads": 2, "ffn": 32, "output": 12, "dropout": 0.0})
+        config.train.update({"batch_size": 64, "epochs": 30.0, "eval_every_steps": 0})
+        config.optim.learning_rate = 1e-2
+        config.eval.batch_size = 64
+        config.log.tensorboard = False
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, compiled_once):
+    folder = tmp_path_factory.mktemp("text_pairs")
+    config = small_config(folder)
+    summary = train(config, folder / "run", console=Console(quiet=True))
+    return folder, config, summary
+
+
+def test_the_job_finds_partners_that_it_never_saw(run):
+    _, _, summary = run
+    chance = 10 / summary["pairs"]["test"]
+    assert summary["test"]["multilingual_recall_at_10"] > 2 * chance
+    assert summary["padding_share"] < 0.15
+    assert summary["languages"][0]["to"] == "fr"
+    assert set(summary["pairs"]) == {"train", "valid", "test"}
+
+
+def test_the_job_leaves_an_encoder_and_its_tokenizer(run):
+    folder, _, summary = run
+    path = folder / "run" / "text_encoder.safetensors"
+    words = load_tokenizer(folder / "run" / "tokenizer.json")
+    assert words.get_vocab_size() == summary["vocabulary"]
+    shape = build(TextEncoderConfig, weights.read_settings(path), "settings")
+    encoder = TextEncoder(shape, rngs=HostDraws(3))
+    weights.load(encoder, path)
+    tokens = encode_ragged(words, ["thing 1", "chose 1", "thing 2"], 16)
+    mask = np.arange(16) < tokens.lengths[:, None]
+    found = np.asarray(encoder(jnp.asarray(tokens.padded(np.arange(3), 16)), jnp.asarray(mask)))
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    assert found[0] @ found[1] > found[2] @ found[1]
+
+
+def test_training_goes_on_from_given_weights(run):
+    folder, config, summary = run
+    again = ConfigDict(config.to_dict())
+    again.words.tokenizer = str(folder / "run" / "tokenizer.json")
+    again.words.weights = str(folder / "run" / "text_encoder.safetensors")
+    again.train.steps = 1
+    again.optim.learning_rate = 1e-9
+    found = train(again, folder / "again", console=Console(quiet=True))
+    # Stored in half precision in between.
+    assert found["test"]["mrr"] == pytest.approx(summary["test"]["mrr"], abs=0.02)
+
+
+def test_micro_batches_are_refused(tmp_path):
+    config = small_config(tmp_path)
+    with config.unlocked():
+        config.train.micro_batches = 2
+    with pytest.raises(ValueError, match=r"objective\.parts"):
+        train(config, tmp_path / "run", console=Console(quiet=True))

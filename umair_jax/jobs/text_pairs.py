@@ -1,0 +1,312 @@
+"""Training of the text encoder: pairs of texts, a tokenizer, and the encoder that comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+from tokenizers import Tokenizer
+
+from umair_jax import results
+from umair_jax.data import pair_batches, pair_split
+from umair_jax.data.batches import BatchSource
+from umair_jax.data.dataset import Dataset
+from umair_jax.data.pair_batches import FIRST, SECOND, PairSource
+from umair_jax.data.pair_split import TextPairs
+from umair_jax.data.text_pairs import PERSPECTIVES, PairsConfig
+from umair_jax.data.tokenizer import Ragged, encode_ragged, load_tokenizer, train_tokenizer
+from umair_jax.jobs import sections
+from umair_jax.jobs.sections import DataConfig
+from umair_jax.models import weights
+from umair_jax.models.initialise import HostDraws
+from umair_jax.models.layers import check_choice
+from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
+from umair_jax.tasks.text_pairs import PairObjectiveConfig, TextPairsTask
+from umair_jax.training import retrieval
+from umair_jax.training.evaluation import Arrays, Evaluator
+from umair_jax.training.settings import FitConfig
+from umair_jax.training.state import State, judged
+
+WEIGHTS, TOKENIZER, LANGUAGES = "text_encoder.safetensors", "tokenizer.json", "languages.jsonl"
+_PADDING_SAMPLE = 20  # batches
+
+
+@dataclasses.dataclass(frozen=True)
+class WordsConfig:
+    """How texts become tokens, and what training starts from.
+
+    Attributes:
+        vocabulary_size: Upper limit of the vocabulary, learned from the training pairs.
+        max_tokens: Longest text, marks included; the rest is cut off. Also the length of a row into
+            which several texts are packed.
+        tokenizer: A tokenizer.json in place of a learned one; "" = learn one.
+        weights: Weights of an encoder of the same shape, which belong to `tokenizer`; "" = random.
+    """
+
+    vocabulary_size: int = 10_000
+    max_tokens: int = 64
+    tokenizer: str = ""
+    weights: str = ""
+
+    def __post_init__(self):
+        if self.max_tokens < 3:
+            raise ValueError(f"max_tokens: got {self.max_tokens}, expected 3 or more")
+        if self.weights and not self.tokenizer:
+            raise ValueError(
+                f"words: got weights {self.weights!r} without a tokenizer; give the one that they "
+                "were trained with"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How the encoder is judged.
+
+    Attributes:
+        batch_size: Pairs a batch, over all devices.
+    """
+
+    batch_size: int = 256
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"eval: got batch_size {self.batch_size}, expected 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """What the run leaves.
+
+    Attributes:
+        dtype: How the encoder's weights are stored, see weights.DTYPES.
+    """
+
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        check_choice("export dtype", self.dtype, tuple(weights.DTYPES))
+
+
+SECTIONS = {
+    "data": DataConfig,
+    "pairs": PairsConfig,
+    "words": WordsConfig,
+    "model": TextEncoderConfig,
+    "objective": PairObjectiveConfig,
+    "eval": EvalConfig,
+    "export": ExportConfig,
+    **sections.FIT_SECTIONS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPairsJob:
+    """Everything that a config stands for, short of the training itself.
+
+    Attributes:
+        config: The resolved config.
+        dataset: The catalogue that some of the pairs are of.
+        pairs: The pairs.
+        words: The tokenizer.
+        tokens: The tokens of all texts.
+        task: The encoder.
+        fit: Options of the training.
+        mix: How often an epoch has each perspective.
+        options: Options of the tokens.
+        eval: Options of the evaluation.
+        exported: Options of what the run leaves.
+    """
+
+    config: ConfigDict
+    dataset: Dataset
+    pairs: TextPairs
+    words: Tokenizer
+    tokens: Ragged
+    task: TextPairsTask
+    fit: FitConfig
+    mix: Mapping[str, float]
+    options: WordsConfig
+    eval: EvalConfig
+    exported: ExportConfig
+
+    @functools.cached_property
+    def source(self) -> BatchSource:
+        """The training pairs."""
+        return self._pairs_of("train", self.fit.train.batch_size)
+
+    @functools.cached_property
+    def held_out(self) -> dict[str, PairSource]:
+        """The pairs of the held-out parts, in order."""
+        return {part: self._pairs_of(part, self.eval.batch_size) for part in results.PARTS}
+
+    def _pairs_of(self, part: str, batch_size: int) -> PairSource:
+        pairs, rows = self.pairs, self.pairs.parts[part]
+        return PairSource(
+            self.tokens,
+            pairs.a[rows],
+            pairs.b[rows],
+            batch_size,
+            negative=pairs.negative[rows] if part == "train" else None,
+            group=pairs.perspective[rows],
+            mix=[self.mix[name] for name in PERSPECTIVES],
+            row_tokens=self.options.max_tokens,
+            seed=self.fit.train.seed,
+            shuffle=part == "train",
+        )
+
+    def evaluators(self) -> dict[str, Evaluator]:
+        """Measures "valid" as the training goes, and both "valid" and "test" at its end."""
+        return {
+            part: Evaluator(
+                self.held_out[part],
+                functools.partial(self._metrics, part),
+                final_only=part == "test",
+            )
+            for part in results.PARTS
+        }
+
+    def _metrics(self, part: str, arrays: Arrays) -> dict[str, float]:
+        rank = self._ranks(part, arrays)
+        found = {
+            f"{perspective}_{name}": value
+            for perspective, among in self._perspectives(part).items()
+            for name, value in retrieval.summarise(rank[among]).items()
+        }
+        return {
+            "mrr": float((1 / rank).mean()),
+            **found,
+            "alignment": retrieval.alignment(arrays[FIRST], arrays[SECOND]),
+            "uniformity": retrieval.uniformity(arrays[SECOND]),
+        }
+
+    def _perspectives(self, part: str) -> dict[str, np.ndarray]:
+        kind = self.pairs.perspective[self.pairs.parts[part]]
+        each = {name: kind == i for i, name in enumerate(PERSPECTIVES)}
+        return {name: among for name, among in each.items() if among.any()}
+
+    def _ranks(self, part: str, arrays: Arrays) -> np.ndarray:
+        """Of each pair's second text, among those of all held-out pairs of its perspective."""
+        source = self.held_out[part]
+        rank = np.zeros(len(source), np.int64)
+        for among in self._perspectives(part).values():
+            rank[among] = retrieval.ranks(
+                arrays[FIRST][among],
+                source.column(FIRST)[among],
+                arrays[SECOND][among],
+                source.column(SECOND)[among],
+            )
+        return rank
+
+    def measured(self, evals: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """Metrics of both parts, and what the examples were."""
+        pairs, sample = self.pairs, range(_PADDING_SAMPLE)
+        return {
+            **{name: dict(evals[part]) for part, name in results.PARTS.items()},
+            "pairs": {part: len(rows) for part, rows in pairs.parts.items()},
+            "bridging_pairs": pairs.bridges,
+            "left_out": pairs.report.counts,
+            "texts": len(pairs.texts),
+            "vocabulary": self.words.get_vocab_size(),
+            "truncated_texts": self.tokens.truncated,
+            "padding_share": pair_batches.padding_share(self.source.batch(k) for k in sample),
+        }
+
+    def export(
+        self, workdir: Path, state: State, predict: Callable[[BatchSource], Arrays]
+    ) -> dict[str, Any]:
+        """Writes the encoder, its tokenizer, and a line for each pair of languages."""
+        encoder = self.task.encoder(judged(state)[0])
+        shape = json.dumps(dataclasses.asdict(encoder.cfg))
+        weights.save(
+            encoder,
+            workdir / WEIGHTS,
+            dtype=self.exported.dtype,
+            metadata={weights.SETTINGS: shape},
+        )
+        (workdir / TOKENIZER).write_text(self.words.to_str(pretty=False) + "\n", "utf-8")
+        lines = self.languages(predict(self.held_out["test"]))
+        text = "\n".join(json.dumps(line) for line in lines)
+        (workdir / LANGUAGES).write_text(text + "\n", "utf-8")
+        return {"languages": lines}
+
+    def languages(self, arrays: Arrays) -> list[dict[str, Any]]:
+        """Metrics of the multilingual test pairs by language, most frequent first."""
+        pairs, rows = self.pairs, self.pairs.parts["test"]
+        rank = self._ranks("test", arrays)
+        multilingual = pairs.perspective[rows] == PERSPECTIVES.index("multilingual")
+        spoken = np.stack([pairs.lang_a[rows], pairs.lang_b[rows]], 1)
+        found = []
+        for one, other in np.unique(spoken[multilingual], axis=0):
+            among = multilingual & (spoken == (one, other)).all(1)
+            line = {"from": pairs.languages[one], "to": pairs.languages[other]}
+            found.append(line | {"pairs": int(among.sum())} | retrieval.summarise(rank[among]))
+        return sorted(found, key=lambda line: -line["pairs"])
+
+    def show(self, summary: Mapping[str, Any], console: Console) -> None:
+        """Prints metrics of both parts, and the languages."""
+        counts = ", ".join(f"{n:,} {part}" for part, n in summary["pairs"].items())
+        table = Table(title=f"Pairs of texts: {counts}", title_justify="left")
+        table.add_column("")
+        for name in results.PARTS.values():
+            table.add_column(name, justify="right")
+        for metric in summary["test"]:
+            cells = [summary[name][metric] for name in results.PARTS.values()]
+            table.add_row(metric.replace("_", " "), *map("{:.4f}".format, cells))
+        console.print(table)
+        table = Table(title="Multilingual test pairs", title_justify="left")
+        for name in ("from", "to", "pairs", "recall at 1", "recall at 10", "mrr"):
+            table.add_column(name, justify="left" if name in ("from", "to") else "right")
+        for line in summary["languages"]:
+            values = [f"{line[name]:.3f}" for name in ("recall_at_1", "recall_at_10", "mrr")]
+            table.add_row(line["from"], line["to"], str(line["pairs"]), *values)
+        console.print(table)
+        console.print(f"{summary['padding_share']:.1%} of the training tokens are padding.")
+
+
+def assemble(config: ConfigDict, console: Console) -> TextPairsJob:
+    """Checks a config and makes what it names, the data set first.
+
+    Raises:
+        ValueError: A key or value that is not known, or data that cannot be used.
+    """
+    made = sections.read(config, SECTIONS)
+    words_config: WordsConfig = made["words"]
+    if made["train"].micro_batches != 1:
+        raise ValueError(
+            f"config.train.micro_batches: got {made['train'].micro_batches}, expected 1: the pairs "
+            "of a batch are each other's negatives; use config.objective.parts"
+        )
+    dataset = sections.prepared(made["data"], console)
+    pairs = pair_split.build(dataset.items, made["pairs"])
+    if pairs.report.counts:
+        console.print(pairs.report.table())
+    if words_config.tokenizer:
+        words = load_tokenizer(words_config.tokenizer)
+    else:
+        words = train_tokenizer(pairs.texts_of("train"), words_config.vocabulary_size)
+    shape = dataclasses.replace(made["model"], vocabulary=words.get_vocab_size())
+    start = None
+    if words_config.weights:
+        start = TextEncoder(shape, rngs=HostDraws(0))
+        weights.load(start, words_config.weights)
+    return TextPairsJob(
+        config,
+        dataset,
+        pairs,
+        words,
+        encode_ragged(words, pairs.texts, words_config.max_tokens),
+        TextPairsTask(shape, made["objective"], words_config.max_tokens, start),
+        sections.fit_config(made),
+        made["pairs"].mix,
+        words_config,
+        made["eval"],
+        made["export"],
+    )
