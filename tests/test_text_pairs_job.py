@@ -46,13 +46,12 @@ def task(**options):
 
 
 def updated(devices, batch, made):
-    mesh = make_mesh(MeshConfig(data=devices), jax.devices()[:devices])
-    optimiser = make_optimiser(OptimConfig(name="sgd", learning_rate=0.5), 10)
-    tables = TableOptimConfig()
-    abstract = states.abstract(made, optimiser, tables, 0, mesh, DEFAULT_RULES)
-    state = states.create(made, optimiser, tables, 0, abstract)
-    step = TrainStep(made, optimiser, tables, mesh, 0, abstract)
-    state, packed = step(state, {}, BatchPlacer(mesh, 16)(batch))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+    optimiser = make_optimiser(OptimConfig("sgd", 0.5), 10)
+    init = states.initialiser(made, optimiser, TableOptimConfig(), seed=0)
+    abstract = states.abstract_state(init, mesh, DEFAULT_RULES)
+    step = TrainStep(made, optimiser, TableOptimConfig(), mesh, 0, abstract)
+    state, packed = step(states.create(init, abstract), {}, BatchPlacer(mesh, 16)(batch))
     return step.unpack(packed), jax.device_get(state["params"]["net"])
 
 
@@ -88,7 +87,7 @@ def test_the_encoder_that_comes_out_is_the_one_inside(source):
     tokens, lengths = source._texts.padded(source.batch(0)["first"], ROW), source._texts.lengths
     mask = np.arange(ROW) < lengths[source.batch(0)["first"]][:, None]
     outside = np.asarray(made.encoder(params)(jnp.asarray(tokens), jnp.asarray(mask)))
-    outside /= np.linalg.norm(outside, axis=1, keepdims=True)
+    outside = outside / np.linalg.norm(outside, axis=1, keepdims=True)
     np.testing.assert_allclose(inside["first"], outside, rtol=1e-4, atol=1e-5)
 
 
@@ -148,7 +147,7 @@ def test_the_job_leaves_an_encoder_and_its_tokenizer(run):
     tokens = encode_ragged(words, ["thing 1", "chose 1", "thing 2"], 16)
     mask = np.arange(16) < tokens.lengths[:, None]
     found = np.asarray(encoder(jnp.asarray(tokens.padded(np.arange(3), 16)), jnp.asarray(mask)))
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    found = found / np.linalg.norm(found, axis=1, keepdims=True)
     assert found[0] @ found[1] > found[2] @ found[1]
 
 
@@ -157,7 +156,7 @@ def test_training_goes_on_from_given_weights(run):
     again = ConfigDict(config.to_dict())
     again.words.tokenizer = str(folder / "run" / "tokenizer.json")
     again.words.weights = str(folder / "run" / "text_encoder.safetensors")
-    again.train.steps = 1
+    again.train.update({"steps": 1, "epochs": 0.0})
     again.optim.learning_rate = 1e-9
     found = train(again, folder / "again", console=Console(quiet=True))
     # Stored in half precision in between.

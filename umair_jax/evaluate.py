@@ -8,6 +8,10 @@ prints the table that a training ended with again, from its working directory al
 
 asks whether the image encoder separates what a picture shows from how it is painted; without
 weights (`--weights`, or `config.extract.image_weights`) of the untrained one.
+
+    python -m umair_jax.evaluate --task=text --config=configs/text_pairs.py [--weights=FILE]
+
+asks whether the text encoder finds the partners of held-out pairs of texts, in every language.
 """
 
 from __future__ import annotations
@@ -15,20 +19,21 @@ from __future__ import annotations
 from absl import flags
 from ml_collections import config_flags
 
-from umair_jax import settings
+from umair_jax import pretrained, settings
 from umair_jax.evaluate_run import evaluate
 from umair_jax.evaluate_style import evaluate_style
+from umair_jax.evaluate_text import evaluate_text
 from umair_jax.memory import keep_freed_memory
 from umair_jax.probes.style import ProbeConfig
 
-TASKS = ("run", "style")
-# Flags that the other task would ignore in silence.
+TASKS = ("run", "style", "text")
+# Flags that only some tasks read; the others would ignore them in silence.
 ONLY = {
-    "run": ("checkpoint",),
-    "style": (
-        *("config", "data", "weights", "queries", "limit_concepts", "seed"),
-        "untrained",
-    ),
+    "checkpoint": ("run",),
+    "config": ("style", "text"),
+    "weights": ("style", "text"),
+    "tokenizer": ("text",),
+    **dict.fromkeys(("data", "queries", "limit_concepts", "seed", "untrained"), ("style",)),
 }
 
 
@@ -36,15 +41,20 @@ def define_flags() -> None:
     """The flags of the command line; in a function, since tests call it again."""
     options = ProbeConfig()
     flags.DEFINE_enum("task", "run", TASKS, "What is measured: a training, or vectors.")
-    flags.DEFINE_string("workdir", None, "Folder of the run; for --task=style runs/style.")
+    flags.DEFINE_string("workdir", None, "Folder of the run; runs/style, runs/text if left out.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or a number of updates.")
     config_flags.DEFINE_config_file(
-        "config", "configs/base.py", "style: file with get_config(); its `extract` is the encoder."
+        "config",
+        "configs/base.py",
+        "style: file with get_config(); its `extract` is the encoder. text: its `pairs`.",
     )
     flags.DEFINE_string(
         "data", None, "style: parquet file of concepts in several styles, or openclipart."
     )
-    flags.DEFINE_string("weights", "", "style: image weights in place of the config's.")
+    flags.DEFINE_string(
+        "weights", "", "style: image weights in place of the config's; text: of its encoder."
+    )
+    flags.DEFINE_string("tokenizer", "", "text: the tokenizer.json that belongs to the weights.")
     flags.DEFINE_integer("queries", options.queries, "style: pictures asked about; 0 = all.")
     flags.DEFINE_integer(
         "limit_concepts",
@@ -60,11 +70,10 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"arguments: got {argv[1:]}; expected flags only, like --workdir=runs/one")
     values = flags.FLAGS
-    for task, names in ONLY.items():
-        given = [name for name in names if values[name].present]
-        if given and task != values.task:
+    for name, tasks in ONLY.items():
+        if values[name].present and values.task not in tasks:
             raise ValueError(
-                f"--{given[0]}: got it with --task={values.task}; expected --task={task}"
+                f"--{name}: got it with --task={values.task}; expected --task={' or '.join(tasks)}"
             )
     if values.task == "style":
         if not values.data:
@@ -77,6 +86,20 @@ def main(argv: list[str]) -> None:
         )
         workdir = values.workdir or "runs/style"
         evaluate_style(values.config, values.data, workdir, options, values.weights)
+        return
+    if values.task == "text":
+        if bool(values.weights) != bool(values.tokenizer):
+            raise ValueError(
+                f"--weights and --tokenizer: got {values.weights!r} and {values.tokenizer!r}; "
+                "expected both or neither"
+            )
+        builtin = pretrained.BUILTIN
+        evaluate_text(
+            values.config,
+            values.workdir or "runs/text",
+            values.weights or builtin,
+            values.tokenizer or builtin,
+        )
         return
     if not values.workdir:
         raise ValueError("--workdir: got nothing; expected the folder of a run, like runs/base")

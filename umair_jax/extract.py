@@ -105,8 +105,8 @@ def bank_key(fingerprint: str, config: ExtractConfig) -> str:
         name: hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
         for name, path in (
             ("image_weights", config.image_weights_file),
-            ("text_weights", config.text_weights),
-            ("tokenizer", config.tokenizer),
+            ("text_weights", config.text_weights_file),
+            ("tokenizer", config.tokenizer_file),
         )
     }
     whole = [feature_bank.FORMAT_VERSION, fingerprint, settings, files]

@@ -39,8 +39,9 @@ class ExtractConfig:
         image_weights: Trained image encoder: a safetensors file of its weights; "builtin" = the one
             that comes with the package; "" = untrained. Where the file says that it has another
             style head or whitening than `image`, its network is taken alone.
-        text_weights: Trained text encoder; "" = untrained.
-        tokenizer: The tokenizer.json that belongs to `text_weights`; "" = learn one.
+        text_weights: Trained text encoder: a safetensors file of its weights; "builtin" = the one
+            that comes with the package; "" = untrained.
+        tokenizer: The tokenizer.json that belongs to `text_weights`, or "builtin"; "" = learn one.
     """
 
     image: ImageEncoderConfig = dataclasses.field(default_factory=ImageEncoderConfig)
@@ -97,3 +98,13 @@ class ExtractConfig:
     def image_weights_file(self) -> str:
         """The file that `image_weights` means; "" without any."""
         return pretrained.image_encoder(self.image_weights)
+
+    @property
+    def text_weights_file(self) -> str:
+        """The file that `text_weights` means; "" without any."""
+        return pretrained.text_encoder(self.text_weights)
+
+    @property
+    def tokenizer_file(self) -> str:
+        """The file that `tokenizer` means; "" where one is learned."""
+        return pretrained.tokenizer(self.tokenizer)

@@ -77,13 +77,13 @@ def build(
     text_config = dataclasses.replace(config.text, vocabulary=words.get_vocab_size())
     text = TextEncoder(text_config, rngs=HostDraws(config.seed))
     if config.text_weights:
-        weights.load(text, config.text_weights)
+        weights.load(text, config.text_weights_file)
     return text, words
 
 
 def _tokenizer(items: ItemTexts, rows: Sequence[int], config: ExtractConfig) -> Tokenizer:
     if config.tokenizer:
-        return load_tokenizer(config.tokenizer)
+        return load_tokenizer(config.tokenizer_file)
     texts = (
         text
         for row in rows

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +28,7 @@ from umair_jax.models import weights
 from umair_jax.models.initialise import HostDraws
 from umair_jax.models.layers import check_choice
 from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
+from umair_jax.probes import pairs as probe
 from umair_jax.tasks.text_pairs import PairObjectiveConfig, TextPairsTask
 from umair_jax.training import retrieval
 from umair_jax.training.evaluation import Arrays, Evaluator
@@ -174,11 +174,11 @@ class TextPairsJob:
         }
 
     def _metrics(self, part: str, arrays: Arrays) -> dict[str, float]:
-        rank = self._ranks(part, arrays)
+        rank = probe.ranks(self.pairs, part, arrays[FIRST], arrays[SECOND])
         found = {
             f"{perspective}_{name}": value
-            for perspective, among in self._perspectives(part).items()
-            for name, value in retrieval.summarise(rank[among]).items()
+            for perspective, values in probe.by_perspective(self.pairs, part, rank).items()
+            for name, value in values.items()
         }
         return {
             "mrr": float((1 / rank).mean()),
@@ -186,24 +186,6 @@ class TextPairsJob:
             "alignment": retrieval.alignment(arrays[FIRST], arrays[SECOND]),
             "uniformity": retrieval.uniformity(arrays[SECOND]),
         }
-
-    def _perspectives(self, part: str) -> dict[str, np.ndarray]:
-        kind = self.pairs.perspective[self.pairs.parts[part]]
-        each = {name: kind == i for i, name in enumerate(PERSPECTIVES)}
-        return {name: among for name, among in each.items() if among.any()}
-
-    def _ranks(self, part: str, arrays: Arrays) -> np.ndarray:
-        """Of each pair's second text, among those of all held-out pairs of its perspective."""
-        source = self.held_out[part]
-        rank = np.zeros(len(source), np.int64)
-        for among in self._perspectives(part).values():
-            rank[among] = retrieval.ranks(
-                arrays[FIRST][among],
-                source.column(FIRST)[among],
-                arrays[SECOND][among],
-                source.column(SECOND)[among],
-            )
-        return rank
 
     def measured(self, evals: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         """Metrics of both parts, and what the examples were."""
@@ -232,23 +214,12 @@ class TextPairsJob:
             metadata={weights.SETTINGS: shape},
         )
         (workdir / TOKENIZER).write_text(self.words.to_str(pretty=False) + "\n", "utf-8")
-        lines = self.languages(predict(self.held_out["test"]))
+        arrays = predict(self.held_out["test"])
+        rank = probe.ranks(self.pairs, "test", arrays[FIRST], arrays[SECOND])
+        lines = probe.by_language(self.pairs, "test", rank)
         text = "\n".join(json.dumps(line) for line in lines)
         (workdir / LANGUAGES).write_text(text + "\n", "utf-8")
         return {"languages": lines}
-
-    def languages(self, arrays: Arrays) -> list[dict[str, Any]]:
-        """Metrics of the multilingual test pairs by language, most frequent first."""
-        pairs, rows = self.pairs, self.pairs.parts["test"]
-        rank = self._ranks("test", arrays)
-        multilingual = pairs.perspective[rows] == PERSPECTIVES.index("multilingual")
-        spoken = np.stack([pairs.lang_a[rows], pairs.lang_b[rows]], 1)
-        found = []
-        for one, other in np.unique(spoken[multilingual], axis=0):
-            among = multilingual & (spoken == (one, other)).all(1)
-            line = {"from": pairs.languages[one], "to": pairs.languages[other]}
-            found.append(line | {"pairs": int(among.sum())} | retrieval.summarise(rank[among]))
-        return sorted(found, key=lambda line: -line["pairs"])
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
         """Prints metrics of both parts, and the languages."""

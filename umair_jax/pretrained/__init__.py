@@ -9,8 +9,20 @@ from pathlib import Path
 
 BUILTIN = "builtin"
 IMAGE_ENCODER = Path(__file__).with_name("image_encoder.safetensors")
+TEXT_ENCODER = Path(__file__).with_name("text_encoder.safetensors")
+TOKENIZER = Path(__file__).with_name("tokenizer.json")
 
 
 def image_encoder(setting: str) -> str:
     """The file that `config.extract.image_weights` means; "" stays "", no weights at all."""
     return str(IMAGE_ENCODER) if setting == BUILTIN else setting
+
+
+def text_encoder(setting: str) -> str:
+    """The file that `config.extract.text_weights` means; "" stays "", no weights at all."""
+    return str(TEXT_ENCODER) if setting == BUILTIN else setting
+
+
+def tokenizer(setting: str) -> str:
+    """The file that `config.extract.tokenizer` means; "" stays "": one is learned."""
+    return str(TOKENIZER) if setting == BUILTIN else setting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -9,9 +11,9 @@ _AT_ONCE = 1024  # queries whose similarities are in memory
 
 
 def ranks(
-    query: Float[np.ndarray, "E D"],
+    query: Any,
     query_id: Int[np.ndarray, " E"],
-    target: Float[np.ndarray, "E D"],
+    target: Any,
     target_id: Int[np.ndarray, " E"],
 ) -> Int[np.ndarray, " E"]:
     """The rank of each query's partner among all different targets.
@@ -20,9 +22,9 @@ def ranks(
     similarities are equal, the others come first.
 
     Args:
-        query: Vectors of length 1.
+        query: Vectors [E, D] of length 1: an array, or a sparse matrix of SciPy's.
         query_id: Which text each is.
-        target: Vectors of their partners, of length 1.
+        target: Vectors of their partners, likewise.
         target_id: Likewise.
 
     Returns:
@@ -34,10 +36,12 @@ def ranks(
     for asks, right in zip(query_id.tolist(), place.tolist(), strict=True):
         partners.setdefault(asks, []).append(right)
     itself = {text: i for i, text in enumerate(ids.tolist())}
-    found = np.zeros(len(query), np.int64)
-    for start in range(0, len(query), _AT_ONCE):
+    found = np.zeros(len(query_id), np.int64)
+    for start in range(0, len(query_id), _AT_ONCE):
         rows = slice(start, start + _AT_ONCE)
         similarity = query[rows] @ candidates.T
+        if not isinstance(similarity, np.ndarray):
+            similarity = similarity.toarray()
         own = similarity[np.arange(len(similarity)), place[rows]].copy()
         for i, asks in enumerate(query_id[rows].tolist()):
             similarity[i, partners[asks]] = -np.inf

@@ -1,0 +1,72 @@
+"""`evaluate --task=text`: numbers by perspective and language, beside baselines."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs import base
+from configs import text_pairs as config_file
+from umair_jax import pretrained
+from umair_jax.evaluate_text import NGRAMS, TRAINED, UNTRAINED, evaluate_text
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    words = {"cat": "chat", "house": "maison", "tree": "arbre", "sun": "soleil"}
+    lines = [
+        {"perspective": "multilingual", "text_a": f"{en} {i}", "lang_a": "en",
+         "text_b": f"{fr} {i}", "lang_b": "fr"}
+        for i in range(60) for en, fr in words.items()
+    ]  # fmt: skip
+    lines += [
+        {"perspective": "relation", "text_a": f"kind {i}", "text_b": f"sort {i}"} for i in range(60)
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    config = config_file.get_config()
+    with config.unlocked():
+        config.pairs.path = str(path)
+        config.pairs.fractions = (0.6, 0.2, 0.2)
+    quiet = Console(quiet=True)
+    return folder, evaluate_text(config, folder / "run", console=quiet), config
+
+
+def test_every_encoder_has_numbers_for_every_perspective(measured):
+    folder, summary, _ = measured
+    assert json.loads((folder / "run" / "summary.json").read_text("utf-8")) == summary
+    for name in (TRAINED, UNTRAINED, NGRAMS):
+        for perspective in ("multilingual", "relation"):
+            values = summary[name][perspective]
+            assert set(values) == {"recall_at_1", "recall_at_10", "mrr"}
+            assert 0 <= values["recall_at_1"] <= values["mrr"] <= 1
+        assert "explanation" not in summary[name]
+    assert [(line["from"], line["to"]) for line in summary["languages"]] == [("en", "fr")]
+    assert np.isfinite(summary[TRAINED]["uniformity"])
+
+
+def test_nearest_texts_are_others_of_the_held_out_ones(measured):
+    _, summary, _ = measured
+    assert {line["language"] for line in summary["nearest"]} == {"en", "fr"}
+    for line in summary["nearest"]:
+        assert len(line["nearest"]) == 3
+        assert line["text"] not in line["nearest"]
+
+
+def test_character_ngrams_find_what_is_spelled_alike(measured):
+    _, summary, _ = measured
+    assert summary[NGRAMS]["relation"]["recall_at_1"] > 0.5  # the number is in both
+
+
+def test_what_does_not_fit_is_refused(measured, tmp_path):
+    _, _, config = measured
+    with pytest.raises(ValueError, match="expected pairs"):
+        evaluate_text(base.get_config(), tmp_path)
+    other = tmp_path / "tokenizer.json"
+    spelled = json.loads(pretrained.TOKENIZER.read_text("utf-8"))
+    spelled["model"]["vocab"].popitem()
+    other.write_text(json.dumps(spelled), "utf-8")
+    with pytest.raises(ValueError, match="belongs to the weights"):
+        evaluate_text(config, tmp_path, tokenizer=str(other), console=Console(quiet=True))
