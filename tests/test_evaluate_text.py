@@ -28,7 +28,10 @@ def measured(tmp_path_factory):
     path.write_text("\n".join(map(json.dumps, lines)), "utf-8")
     config = config_file.get_config()
     with config.unlocked():
+        config.data.limit = 40
+        config.data.root = str(folder / "data")
         config.pairs.path = str(path)
+        config.pairs.catalogue = ("artist_tags",)
         config.pairs.fractions = (0.6, 0.2, 0.2)
     quiet = Console(quiet=True)
     return folder, evaluate_text(config, folder / "run", console=quiet), config

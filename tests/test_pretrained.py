@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base, image_tags
+from configs import base, image_tags, text_pairs
 from umair_jax import pretrained, settings
 from umair_jax.data import image_tags as labels_of
 from umair_jax.data import images
@@ -16,11 +16,13 @@ from umair_jax.data.image_tags import ImageTagsConfig
 from umair_jax.data.sources import openclipart
 from umair_jax.encoding import ExtractConfig
 from umair_jax.encoding import images as image_encoding
+from umair_jax.encoding import texts as text_encoding
 from umair_jax.extract import bank_key
 from umair_jax.jobs.image_tags import ExportConfig
 from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig, move, repaint
 from umair_jax.models.image_encoder import ImageEncoderConfig
+from umair_jax.models.text_encoder import TextEncoderConfig
 
 CARD = pretrained.IMAGE_ENCODER.with_suffix(".md")
 
@@ -90,3 +92,46 @@ class _Catalogue:
 
     def image_bytes(self, row):
         return self._images[row].as_py()
+
+
+def test_the_text_encoder_is_whole_small_and_described():
+    card = pretrained.TEXT_ENCODER.with_suffix(".md").read_text("utf-8")
+    assert hashlib.sha256(pretrained.TEXT_ENCODER.read_bytes()).hexdigest() in card
+    files = (pretrained.TEXT_ENCODER, pretrained.TOKENIZER)
+    assert sum(path.stat().st_size for path in files) <= 8_000_000
+    recorded = weights.read_settings(pretrained.TEXT_ENCODER)
+    recipe = text_pairs.get_config().model.to_dict()
+    assert {**recipe, "vocabulary": recorded["vocabulary"]} == recorded
+
+
+class NoTexts:
+    """The vocabulary is the package's, so the catalogue is not read."""
+
+    title = description = ()
+    tags = ()
+
+
+def test_a_name_is_nearest_to_its_translation():
+    shape = settings.build(TextEncoderConfig, weights.read_settings(pretrained.TEXT_ENCODER))
+    options = {"text_weights": "builtin", "tokenizer": "builtin", "max_tokens": 32}
+    extract = ExtractConfig(text=shape, **options)
+    model, words = text_encoding.build(NoTexts(), [], extract)
+    texts = [
+        "cat",
+        "dog",
+        "tree",
+        "house",
+        "猫",
+        "犬",
+        "木",
+        "家",
+        "chat",
+        "chien",
+        "arbre",
+        "maison",
+    ]
+    found, counts = text_encoding.FrozenTextEncoder(extract, model, words).encode(texts)
+    assert counts["unknown_tokens"] == 0
+    found = found / np.linalg.norm(found, axis=1, keepdims=True)
+    for others in (found[4:8], found[8:]):
+        assert (found[:4] @ others.T).argmax(1).tolist() == [0, 1, 2, 3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from umair_jax.data.pair_split import TextPairs
 from umair_jax.data.text_pairs import PERSPECTIVES, PairsConfig
 from umair_jax.data.tokenizer import load_tokenizer
 from umair_jax.encoding import ExtractConfig
+from umair_jax.jobs.sections import DataConfig, prepared
 from umair_jax.models import weights as weight_files
 from umair_jax.models.initialise import HostDraws
 from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
@@ -43,8 +43,8 @@ def evaluate_text(
     character n-grams (scikit-learn; left out, with a note, where it is not installed).
 
     Args:
-        config: Its section `pairs` names the pairs; those of the file alone are measured, not the
-            catalogue's.
+        config: That of the training, of which `data` and `pairs` are read: they say which texts
+            are held out.
         workdir: Where summary.json goes.
         weights: A text encoder; "builtin" = the one of the package.
         tokenizer: Its tokenizer.json; likewise.
@@ -66,7 +66,9 @@ def evaluate_text(
             "configs/text_pairs.py; it says which texts are held out"
         )
     options = settings.build(PairsConfig, sections["pairs"], "config.pairs")
-    pairs = pair_split.build(None, dataclasses.replace(options, catalogue=()))
+    # With the catalogue's pairs, as in training: they have a say in what is held out.
+    dataset = prepared(settings.build(DataConfig, sections["data"], "config.data"), console)
+    pairs = pair_split.build(dataset.items, options)
     texts = pairs.texts_of(PART)
     place = {text: i for i, text in enumerate(texts)}
     rows = pairs.parts[PART]
@@ -106,7 +108,9 @@ def evaluate_text(
         "pairs": len(rows),
         "seconds": time.monotonic() - began,
     }
-    results.write(Path(workdir), summary)
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    results.write(workdir, summary)
     show(summary, console)
     console.print(f"Encoder: {path}. Written to {workdir}: {results.SUMMARY}")
     return summary
@@ -169,7 +173,9 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
     table = Table(title="Multilingual pairs, trained encoder", title_justify="left")
     for name in ("from", "to", "pairs", *metrics):
-        table.add_column(name.replace("_", " "), justify="left" if "o" in name[:2] else "right")
+        table.add_column(
+            name.replace("_", " "), justify="left" if name in ("from", "to") else "right"
+        )
     for line in summary["languages"]:
         values = [f"{line[metric]:.3f}" for metric in metrics]
         table.add_row(line["from"], line["to"], str(line["pairs"]), *values)

@@ -123,8 +123,9 @@ def _indexed(pairs: Iterable[Pair]) -> _Columns:
 def _sides(columns: _Columns, config: PairsConfig) -> Int32[np.ndarray, " T"]:
     """The part of each text, as a place in PARTS.
 
-    A concept is the first text of a pair: it is held out by a hash of its letters, so that other
-    pairs that come or go move nothing, and takes its partners with it.
+    A concept is the first text of a pair: it is held out by a hash of its letters, not by its place
+    among the pairs, and takes its partners with it. Pairs that come or go still move a text that
+    they make frequent, or make the partner of a held-out one.
     """
     count = len(columns.texts)
     mentions = np.bincount(columns.a, minlength=count) + np.bincount(columns.b, minlength=count)
