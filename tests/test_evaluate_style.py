@@ -312,7 +312,6 @@ def test_queries_of_the_figure_are_spread(path):
         (("--task=style", "--checkpoint=3"), "--checkpoint: got it with --task=style; expected"),
         (("--task=text", "--data=a"), "--data: got it with --task=text; expected --task=style"),
         (("--task=text", "--weights=a"), "--weights and --tokenizer: got 'a' and ''; expected"),
-        (("--task=text",), "config: got the sections task,"),
         ((), "--workdir: got nothing; expected the folder of a run"),
         (("a",), "got ['a']; expected flags only"),
     ],
