@@ -1,6 +1,10 @@
 """The text encoder of the package: trained from scratch on the built-in pairs of texts.
 
-python -m umair_jax.train --config=configs/text_pairs.py
+    python -m umair_jax.train --config=configs/text_pairs.py
+
+About 27 minutes on two CPU cores (AMD EPYC, jax 0.10.2), 515 pairs/s, some of it beside other work,
+2.0 GiB. Partners of held-out texts among the ten nearest: 0.632 multilingual, 0.340 relation, 0.436
+explanation (seed 0). The model card is umair_jax/pretrained/text_encoder.md.
 """
 
 from ml_collections import ConfigDict
