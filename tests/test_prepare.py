@@ -12,7 +12,7 @@ from folders import START, picture, png_header, small, write
 from rich.console import Console
 
 from umair_jax.data import records, store
-from umair_jax.data.report import KINDS, Report
+from umair_jax.data.report import DATA_SET_KINDS, Report
 from umair_jax.data.simulate import SimulationConfig
 from umair_jax.data.sources import open_source
 from umair_jax.data.sources.openclipart import OpenClipart
@@ -248,7 +248,7 @@ def test_every_kind_of_problem_can_happen(tmp_path):
         },
     )  # fmt: skip
     report = run(mine, tmp_path / "data", max_bad_share=1.0, negatives="uniform")
-    assert set(report.counts) == set(KINDS)
+    assert set(report.counts) == set(DATA_SET_KINDS)
     assert Report.from_dict(store.describe(tmp_path / "data")["report"]).counts == report.counts
 
 

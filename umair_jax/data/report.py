@@ -39,7 +39,7 @@ class Kind:
     advice: str
 
 
-KINDS = {
+DATA_SET_KINDS = {
     # pictures
     "broken_image": Kind(
         "not a picture, or a broken one", "kept without picture", True, "replace the file"
@@ -96,7 +96,13 @@ KINDS = {
         "both 0 and 1 for the same user, item and second", "kept as bookmark", False,
         "remove the wrong line",
     ),
-    # text pairs
+    "no_negative_left": Kind(
+        "the user bookmarked all that could be sampled", "fewer negatives", False,
+        "lower --negatives_per_positive",
+    ),
+}  # fmt: skip
+
+PAIR_KINDS = {
     "unknown_perspective": Kind(
         "none of multilingual, relation, explanation", "dropped", True, "correct the perspective"
     ),
@@ -109,11 +115,9 @@ KINDS = {
         "a page about the wiki, not about the world", "dropped", False, "none needed"
     ),
     "duplicate_pair": Kind("the pair occurred before", "kept once", False, "none needed"),
-    "no_negative_left": Kind(
-        "the user bookmarked all that could be sampled", "fewer negatives", False,
-        "lower --negatives_per_positive",
-    ),
 }  # fmt: skip
+
+KINDS = DATA_SET_KINDS | PAIR_KINDS
 
 
 @dataclasses.dataclass(frozen=True)
