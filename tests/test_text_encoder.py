@@ -5,16 +5,28 @@ import pytest
 from flax import nnx
 
 from umair_jax.models.initialise import HostDraws
-from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig, mean_pool
+from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig, pool_tokens
 from umair_jax.models.transformer import Packing
 
 SMALL = {"vocabulary": 30, "layers": 1, "width": 8, "heads": 2, "ffn": 16, "max_positions": 10}
 
 
-def test_mean_pool_counts_real_tokens_only():
-    hidden = jnp.array([[[1.0, 2.0], [3.0, 4.0], [99.0, 99.0]], [[5.0, 5.0]] * 3])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("mean", [2.0, 3.0]), ("cls", [1.0, 4.0]), ("max", [3.0, 4.0])]
+)
+def test_pooling_counts_real_tokens_only(kind, expected):
+    hidden = jnp.array([[[1.0, 4.0], [3.0, 2.0], [99.0, 99.0]], [[5.0, 5.0]] * 3])
     mask = jnp.array([[True, True, False], [False, False, False]])
-    np.testing.assert_allclose(mean_pool(hidden, mask), [[2.0, 3.0], [0.0, 0.0]])
+    np.testing.assert_allclose(pool_tokens(hidden, mask, kind), [expected, [0.0, 0.0]])
+
+
+def test_vectors_are_scaled_where_asked():
+    tokens, mask = jnp.arange(6).reshape(2, 3), jnp.ones((2, 3), bool)
+    options = {**SMALL, "output": 12, "activation": "identity"}
+    plain = TextEncoder(TextEncoderConfig(**options), rngs=HostDraws(0))(tokens, mask)
+    scaled = TextEncoder(TextEncoderConfig(**options, normalise=True), rngs=HostDraws(0))
+    lengths = jnp.linalg.norm(plain, axis=1, keepdims=True)
+    np.testing.assert_allclose(scaled(tokens, mask), plain / lengths, rtol=1e-5, atol=1e-6)
 
 
 def test_dense_layer_is_optional():
@@ -56,6 +68,10 @@ def test_wrong_options_are_refused():
         TextEncoderConfig(output=-1)
     with pytest.raises(ValueError, match="divisor"):
         TextEncoderConfig(heads=7)
+    with pytest.raises(ValueError, match="pooling"):
+        TextEncoderConfig(pooling="sum")
+    with pytest.raises(ValueError, match="activation"):
+        TextEncoderConfig(activation="sine")
 
 
 TEXTS = [[2, 5, 6, 3], [2, 7, 3], [2, 8, 9, 10, 3], [2, 3]]
@@ -66,11 +82,20 @@ PACKING = Packing(
 )
 
 
-@pytest.mark.parametrize("token_types", [0, 2])
-def test_a_packed_text_has_the_vector_that_it_has_alone(token_types):
-    cfg = TextEncoderConfig(**SMALL, output=12, token_types=token_types, position_std=0.5)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"token_types": 2},
+        {"pooling": "cls", "position_offset": 2},
+        {"pooling": "max", "relative_buckets": 8, "normalise": True},
+    ],
+)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_packed_text_has_the_vector_that_it_has_alone(options, parts):
+    cfg = TextEncoderConfig(**SMALL, output=12, position_std=0.5, **options)
     model = TextEncoder(cfg, rngs=HostDraws(0))
-    packed = model.packed(TOKENS, PACKING, 5)
+    packed = model.packed(TOKENS, PACKING, 5, parts)
     for i, text in enumerate(TEXTS):
         alone = model(jnp.array([text]), jnp.ones((1, len(text)), bool))
         np.testing.assert_allclose(packed[i], alone[0], rtol=1e-5, atol=1e-6)

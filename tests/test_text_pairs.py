@@ -1,5 +1,6 @@
 """The corpus of pairs: reading, filtering, and holding out by concept."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,9 @@ import small_world
 
 from umair_jax.data import pair_split, text_pairs
 from umair_jax.data.report import PAIR_KINDS, Report
-from umair_jax.data.text_pairs import PERSPECTIVES, PairsConfig
+from umair_jax.data.text_pairs import CATALOGUE, PERSPECTIVES, PairsConfig
+
+HALVES = (0.5, 0.25, 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,25 @@ def test_other_pairs_move_no_concept(tmp_path):
     more = pair_split.build(None, written(tmp_path, [line("new", "pair"), *lines]))
     for part in ("valid", "test"):
         assert set(some.texts_of(part)) <= set(more.texts_of(part))
+
+
+def test_the_catalogue_has_no_say_in_what_is_held_out(tmp_path):
+    items = small_world.dataset().items
+    titles = [title for title in items.title if title]
+    lines = [line(title, f"about {title}") for title in titles]
+    lines += [line(f"one {i}", f"other {i}") for i in range(300)]
+    config = dataclasses.replace(written(tmp_path, lines), catalogue=CATALOGUE, fractions=HALVES)
+    some, more = pair_split.build(None, config), pair_split.build(items, config)
+    assert len(more.perspective) > len(some.perspective)
+    assert more.bridges > some.bridges  # titles that are held out: their catalogue pairs go
+    for part in ("valid", "test"):
+        assert sorted(some.texts_of(part)) == sorted(more.texts_of(part))
+        assert len(some.parts[part]) == len(more.parts[part])
+
+
+def test_a_catalogue_alone_is_split():
+    pairs = pair_split.build(small_world.dataset().items, PairsConfig(path="", fractions=HALVES))
+    assert min(map(len, pairs.parts.values())) > 0
 
 
 def test_what_cannot_be_used_is_counted(tmp_path):

@@ -1,3 +1,4 @@
+import math
 import re
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 
 from umair_jax.models import weights
 from umair_jax.models.initialise import HostDraws
-from umair_jax.models.text_encoder import mean_pool
-from umair_jax.models.transformer import Transformer, TransformerConfig
+from umair_jax.models.text_encoder import pool_tokens
+from umair_jax.models.transformer import Transformer, TransformerConfig, distance_bucket
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE = {"vocabulary": 40, "layers": 2, "width": 16, "heads": 4, "ffn": 24, "max_positions": 12}
@@ -59,7 +60,7 @@ def test_hidden_states_and_mean_match_hugging_face(name, token_types):
     )
     scale = np.abs(golden["y_hidden"]).max()
     assert np.abs(np.asarray(hidden) - golden["y_hidden"])[mask].max() / scale < 1e-5
-    pooled = mean_pool(hidden, jnp.asarray(mask))
+    pooled = pool_tokens(hidden, jnp.asarray(mask))
     np.testing.assert_allclose(pooled, golden["y_pooled"], rtol=1e-5, atol=1e-5 * scale)
 
 
@@ -109,3 +110,35 @@ def test_bfloat16_stays_close(model):
 def test_wrong_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         TransformerConfig(**{**SIZE, **options})
+
+
+def test_buckets_of_distances_are_those_of_the_paper():
+    """T5's definition, spelled out: 16 buckets on either side, single up to 7, then by the log."""
+    expected = []
+    for distance in range(-140, 141):
+        n = abs(distance)
+        far = n if n < 8 else min(15, 8 + int(math.log(n / 8) / math.log(128 / 8) * 8))
+        expected.append(far + 16 * (distance > 0))
+    assert distance_bucket(jnp.arange(-140, 141), 32).tolist() == expected
+
+
+def test_relative_positions_alone_tell_an_order():
+    cfg = TransformerConfig(**SIZE, relative_buckets=8, position_std=0.0, token_types=0)
+    model = Transformer(cfg, rngs=HostDraws(0))
+    model.distances[...] = model.distances[...] * 50
+    mask = jnp.ones((1, 3), bool)
+    one, other = model(jnp.array([[5, 6, 7]]), mask), model(jnp.array([[6, 5, 7]]), mask)
+    assert float(jnp.abs(one[0, 2] - other[0, 2]).max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"relative_buckets": 6}, "relative_buckets"),
+        ({"position_offset": -1}, "position_offset"),
+        ({"epsilon": 0.0}, "epsilon"),
+    ],
+)
+def test_wrong_shapes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TransformerConfig(**options)

@@ -66,9 +66,10 @@ def evaluate_text(
             "configs/text_pairs.py; it says which texts are held out"
         )
     options = settings.build(PairsConfig, sections["pairs"], "config.pairs")
-    # With the catalogue's pairs, as in training: they have a say in what is held out.
-    dataset = prepared(settings.build(DataConfig, sections["data"], "config.data"), console)
-    pairs = pair_split.build(dataset.items, options)
+    items = None  # beside a file, the catalogue's pairs are never held out
+    if not options.path:
+        items = prepared(settings.build(DataConfig, sections["data"], "config.data"), console).items
+    pairs = pair_split.build(items, options)
     texts = pairs.texts_of(PART)
     place = {text: i for i, text in enumerate(texts)}
     rows = pairs.parts[PART]

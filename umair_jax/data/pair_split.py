@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from umair_jax.data import text_pairs
 from umair_jax.data.dataset import Items
@@ -31,7 +31,10 @@ class TextPairs:
         lang_a: int32 [P], places in `languages`.
         lang_b: int32 [P], likewise.
         parts: "train", "valid" and "test" -> places of their pairs, ascending.
-        bridges: Pairs of a held-out text with a text of another part; nobody uses them.
+        judging: bool [P], pairs of the file, which alone say what is held out and are held out;
+            without a file, all.
+        bridges: Pairs of a held-out text with a text of another part, and pairs of the catalogue
+            with a held-out text; nobody uses them.
         report: What could not be used.
     """
 
@@ -43,6 +46,7 @@ class TextPairs:
     languages: tuple[str, ...]
     lang_a: Int32[np.ndarray, " P"]
     lang_b: Int32[np.ndarray, " P"]
+    judging: Bool[np.ndarray, " P"]
     parts: dict[str, Int32[np.ndarray, " _"]]
     bridges: int
     report: Report
@@ -63,6 +67,7 @@ class _Columns(NamedTuple):
     negative: Int32[np.ndarray, " P"]
     lang_a: Int32[np.ndarray, " P"]
     lang_b: Int32[np.ndarray, " P"]
+    judging: Bool[np.ndarray, " P"]
 
 
 def build(items: Items | None, config: PairsConfig) -> TextPairs:
@@ -84,6 +89,7 @@ def build(items: Items | None, config: PairsConfig) -> TextPairs:
     # Held-out pairs are judged without their negatives; training must not see a held-out text.
     negative = columns.negative
     both = np.where((both == 0) & (negative >= 0) & (side[negative] != 0), -1, both)
+    both = np.where((both > 0) & ~columns.judging, -1, both)
     parts = {name: np.flatnonzero(both == i).astype(np.int32) for i, name in enumerate(PARTS)}
     empty = [name for name, rows in parts.items() if not len(rows)]
     if empty:
@@ -110,13 +116,23 @@ def _indexed(pairs: Iterable[Pair]) -> _Columns:
         negative = place(pair.negative) if text_pairs.key(pair.negative) else -1
         spoken = (codes.setdefault(code, len(codes)) for code in (pair.lang_a, pair.lang_b))
         perspective = PERSPECTIVES.index(pair.perspective)
-        rows.append((perspective, place(pair.a), place(pair.b), negative, *spoken))
-    table = np.array(rows, np.int32).reshape(-1, 6).T.copy()
+        places_of = place(pair.a), place(pair.b), negative
+        rows.append((perspective, *places_of, *spoken, not pair.of_catalogue))
+    table = np.array(rows, np.int32).reshape(-1, 7).T.copy()
     languages = sorted(codes)
     rank = np.array([languages.index(code) for code in codes], np.int32)
-    perspective, a, b, negative, lang_a, lang_b = table
+    perspective, a, b, negative, lang_a, lang_b, of_file = table
+    judging = of_file.astype(bool) if of_file.any() else np.ones(len(rows), bool)
     return _Columns(
-        tuple(texts), tuple(languages), perspective, a, b, negative, rank[lang_a], rank[lang_b]
+        tuple(texts),
+        tuple(languages),
+        perspective,
+        a,
+        b,
+        negative,
+        rank[lang_a],
+        rank[lang_b],
+        judging,
     )
 
 
@@ -128,17 +144,18 @@ def _sides(columns: _Columns, config: PairsConfig) -> Int32[np.ndarray, " T"]:
     they make frequent, or make the partner of a held-out one.
     """
     count = len(columns.texts)
-    mentions = np.bincount(columns.a, minlength=count) + np.bincount(columns.b, minlength=count)
+    a, b = columns.a[columns.judging], columns.b[columns.judging]
+    mentions = np.bincount(a, minlength=count) + np.bincount(b, minlength=count)
     rare = mentions <= config.max_mentions
     edges = np.cumsum([config.fractions[2], config.fractions[1]])
     drawn = np.array([_draw(text, config.split_seed) for text in columns.texts])
     own = np.select([drawn < edges[0], drawn < edges[1]], [2, 1], 0).astype(np.int32)
     own[~rare] = 0
     concept = np.zeros(count, bool)
-    concept[columns.a] = True
+    concept[a] = True
     side = np.where(concept, own, 0).astype(np.int32)
     for part in (2, 1):
-        partners = columns.b[side[columns.a] == part]
+        partners = b[side[a] == part]
         free = partners[rare[partners] & (side[partners] == 0)]
         side[free] = part
     return side

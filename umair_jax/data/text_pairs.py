@@ -104,6 +104,7 @@ class Pair(NamedTuple):
     b: str
     lang_b: str
     negative: str = ""
+    of_catalogue: bool = False
 
 
 def key(text: str) -> str:
@@ -167,7 +168,7 @@ def _of_catalogue(items: Items, config: PairsConfig) -> Iterator[Pair]:
     generator = np.random.Generator(np.random.Philox(config.split_seed))
 
     def pair(perspective: str, a: str, b: str) -> Pair:
-        return Pair(perspective, a, _UNKNOWN_LANGUAGE, b, _UNKNOWN_LANGUAGE)
+        return Pair(perspective, a, _UNKNOWN_LANGUAGE, b, _UNKNOWN_LANGUAGE, of_catalogue=True)
 
     by_artist: dict[str, Counter[str]] = {}
     for artist, tags in zip(items.artist[1:], items.tags[1:], strict=True):

@@ -1,4 +1,4 @@
-"""Sentence vectors: transformer, mean over the tokens, optional dense layer."""
+"""Sentence vectors: transformer, pooling over the tokens, optional dense layer and norm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from umair_jax.models.initialise import Draws
+from umair_jax.models.layers import check_choice
 from umair_jax.models.transformer import Dense, Packing, Transformer, TransformerConfig
+
+POOLINGS = ("mean", "cls", "max")
+ACTIVATIONS = {"tanh": jnp.tanh, "identity": lambda x: x}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +30,15 @@ class TextEncoderConfig:
         heads: Attention heads.
         ffn: Hidden channels of the feed-forward layers.
         max_positions: Longest sequence with learned positions.
-        token_types: 2 for BERT, 0 for DistilBERT.
-        output: Width of the Dense + tanh after pooling; 0 = none, the pooled vector is returned.
+        position_offset: 2 for XLM-R and MPNet, 0 for the others.
+        relative_buckets: 32 for MPNet, 0 for the others.
+        token_types: 2 for BERT, 1 for XLM-R, 0 for DistilBERT and MPNet.
+        epsilon: Of the layer normalisations.
+        pooling: What of the last hidden states is the text's: their "mean", the first ("cls"), or
+            the "max" of each channel.
+        output: Width of the dense layer after pooling; 0 = none, the pooled vector is returned.
+        activation: After the dense layer: "tanh" or "identity".
+        normalise: Scale vectors to length 1.
         dropout: Rate in training.
         initial_std: Standard deviation of initial weights and token embeddings.
         position_std: The same for positions. Small, so that before training a text is the sum of
@@ -41,14 +52,22 @@ class TextEncoderConfig:
     heads: int = 4
     ffn: int = 1024
     max_positions: int = 512
+    position_offset: int = 0
+    relative_buckets: int = 0
     token_types: int = 0
+    epsilon: float = 1e-12
+    pooling: str = "mean"
     output: int = 512
+    activation: str = "tanh"
+    normalise: bool = False
     dropout: float = 0.1
     initial_std: float = 0.02
     position_std: float = 0.002
     dtype: str = "float32"
 
     def __post_init__(self):
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("activation", self.activation, tuple(ACTIVATIONS))
         if self.output < 0:
             raise ValueError(f"output: got {self.output}, expected 0 (no dense layer) or more.")
         _ = self.transformer  # checks the rest
@@ -56,9 +75,8 @@ class TextEncoderConfig:
     @property
     def transformer(self) -> TransformerConfig:
         """The transformer's own configuration."""
-        values = dataclasses.asdict(self)
-        del values["output"]
-        return TransformerConfig(**values)
+        names = (field.name for field in dataclasses.fields(TransformerConfig))
+        return TransformerConfig(**{name: getattr(self, name) for name in names})
 
     @property
     def vector_width(self) -> int:
@@ -66,18 +84,30 @@ class TextEncoderConfig:
         return self.output or self.width
 
 
-def mean_pool(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-    """Mean over the tokens that are not padding, in float32; zeros where there are none."""
-    weights = mask.astype(jnp.float32)[..., None]
-    total = (hidden.astype(jnp.float32) * weights).sum(1)
-    return total / jnp.maximum(weights.sum(1), 1e-9)
+def pool_tokens(
+    hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], kind: str = "mean"
+) -> Float[Array, "B D"]:
+    """One vector of a text's hidden states, in float32; zeros for a text without tokens.
+
+    Args:
+        hidden: Last hidden states.
+        mask: True for real tokens.
+        kind: One of POOLINGS.
+    """
+    inside, values = mask[..., None], hidden.astype(jnp.float32)
+    if kind == "cls":
+        return jnp.where(inside[:, 0], values[:, 0], 0)
+    if kind == "max":
+        return jnp.where(inside.any(1), jnp.where(inside, values, -jnp.inf).max(1), 0)
+    total = jnp.where(inside, values, 0).sum(1)
+    return total / jnp.maximum(inside.sum(1), 1e-9)
 
 
 class TextEncoder(nnx.Module):
     """Token ids to one vector per text.
 
     Source: UMAIR-FPS, text encoder: DistilBERT -> mean pooling over the attention mask ->
-    Dense 512 with tanh.
+    Dense 512 with tanh. The other options: Reimers and Gurevych 2019, Sentence-BERT.
     """
 
     def __init__(self, cfg: TextEncoderConfig, *, rngs: Draws):
@@ -103,7 +133,7 @@ class TextEncoder(nnx.Module):
             key: PRNG key, needed when `train` and the rate is above 0.
 
         Returns:
-            float32 vectors [B, vector_width], in (-1, 1) when there is a dense layer.
+            float32 vectors [B, vector_width].
         """
         return self._out(self.pool(tokens, mask, train=train, key=key))
 
@@ -138,7 +168,7 @@ class TextEncoder(nnx.Module):
             key = None
         total = jnp.zeros((count, self.cfg.width), jnp.float32)
         if parts == 1:
-            total = total + self._summed(tokens, packing, count, train, key)
+            total = total + self._gathered(tokens, packing, count, train, key)
         else:
             lack = -len(tokens) % parts
             pieces = [
@@ -152,15 +182,14 @@ class TextEncoder(nnx.Module):
             def one(total: jax.Array, piece: Any) -> tuple[jax.Array, None]:
                 number, tokens, *where = piece
                 own = None if key is None else jax.random.fold_in(key, number)
-                again = jax.checkpoint(self._summed, static_argnums=(2, 3))
+                again = jax.checkpoint(self._gathered, static_argnums=(2, 3))
+                # A text is in one row, hence in one part: zeros come from all others.
                 return total + again(tokens, Packing(*where), count, train, own), None
 
             total, _ = jax.lax.scan(one, total, (jnp.arange(parts), *pieces))
-        slot = jnp.where(packing.slot < 0, count, packing.slot)
-        lengths = jnp.zeros(count, jnp.float32).at[slot].add(1.0, mode="drop")
-        return self._out(total / jnp.maximum(lengths, 1e-9)[:, None])
+        return self._out(total)
 
-    def _summed(
+    def _gathered(
         self,
         tokens: Int[Array, "B L"],
         packing: Packing,
@@ -168,15 +197,30 @@ class TextEncoder(nnx.Module):
         train: bool,
         key: jax.Array | None,
     ) -> Float[Array, "S D"]:
-        """Sums of the last hidden states over the tokens of each text."""
+        """Pooled hidden states of each text, zeros for those of which no token is here."""
         inside = packing.slot >= 0
         hidden = self.transformer(tokens, inside, train=train, key=key, packing=packing)
+        hidden = hidden.astype(jnp.float32)
         slot = jnp.where(inside, packing.slot, count)
-        sums = jnp.zeros((count, hidden.shape[-1]), jnp.float32)
-        return sums.at[slot].add(hidden.astype(jnp.float32), mode="drop")
+        zeros = jnp.zeros((count, hidden.shape[-1]), jnp.float32)
+        if self.cfg.pooling == "cls":
+            slot = jnp.where(packing.position == 0, slot, count)
+            return zeros.at[slot].add(hidden, mode="drop")
+        lengths = jnp.zeros(count, jnp.float32).at[slot].add(1.0, mode="drop")[:, None]
+        if self.cfg.pooling == "max":
+            largest = (zeros - jnp.inf).at[slot].max(hidden, mode="drop")
+            return jnp.where(lengths > 0, largest, 0)
+        return zeros.at[slot].add(hidden, mode="drop") / jnp.maximum(lengths, 1e-9)
 
     def _out(self, pooled: Float[Array, "S D"]) -> Float[Array, "S E"]:
-        return jnp.tanh(self.dense(pooled)) if self.cfg.output else pooled
+        vectors = pooled
+        if self.cfg.output:
+            vectors = ACTIVATIONS[self.cfg.activation](self.dense(pooled))
+        if self.cfg.normalise:
+            # Without the floor a text that pools to zeros would have no gradient.
+            square = jnp.square(vectors).sum(-1, keepdims=True)
+            vectors = vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+        return vectors
 
     def pool(
         self,
@@ -185,6 +229,6 @@ class TextEncoder(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
     ) -> Float[Array, "B D"]:
-        """The mean over the tokens, before the dense layer. Arguments as in `__call__`."""
+        """What the dense layer is given. Arguments as in `__call__`."""
         hidden = self.transformer(tokens, mask, train=train, key=key)
-        return mean_pool(hidden, mask)
+        return pool_tokens(hidden, mask, self.cfg.pooling)

@@ -1,8 +1,9 @@
-"""Transformer encoder with the arithmetic of BERT and DistilBERT."""
+"""Transformer encoder with the arithmetic of BERT, DistilBERT, XLM-R and MPNet."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from umair_jax.models.initialise import Draws, normal
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_FURTHEST = 128  # tokens; MPNet's last bucket holds all distances from here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,11 @@ class TransformerConfig:
         heads: Attention heads; they divide `width`.
         ffn: Hidden channels of the feed-forward layer.
         max_positions: Longest sequence that has learned positions.
-        token_types: Segment embeddings: 2 for BERT, 0 (none) for DistilBERT.
+        position_offset: Rows of the positions that no token uses, before the first: 2 for XLM-R and
+            MPNet, 0 for BERT.
+        relative_buckets: Buckets of distances for which the attention has a learned bias: 32 for
+            MPNet, 0 (no bias) for the others.
+        token_types: Segment embeddings: 2 for BERT, 1 for XLM-R, 0 (none) for DistilBERT.
         dropout: Rate on embeddings, sub-layer outputs and attention weights, in training.
         epsilon: Of the layer normalisations.
         initial_std: Standard deviation of initial weights and token embeddings.
@@ -41,6 +47,8 @@ class TransformerConfig:
     heads: int = 12
     ffn: int = 3072
     max_positions: int = 512
+    position_offset: int = 0
+    relative_buckets: int = 0
     token_types: int = 2
     dropout: float = 0.1
     epsilon: float = 1e-12
@@ -52,6 +60,15 @@ class TransformerConfig:
         for name in ("vocabulary", "layers", "width", "heads", "ffn", "max_positions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1.")
+        for name in ("position_offset", "token_types"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more.")
+        if self.relative_buckets % 4 or self.relative_buckets < 0:
+            raise ValueError(
+                f"relative_buckets: got {self.relative_buckets}, expected 0 or a multiple of 4."
+            )
+        if self.epsilon <= 0:
+            raise ValueError(f"epsilon: got {self.epsilon}, expected a number above 0.")
         if self.width % self.heads:
             raise ValueError(f"heads: got {self.heads}, expected a divisor of width {self.width}.")
         if not 0 <= self.dropout < 1:
@@ -125,37 +142,80 @@ class Block(nnx.Module):
         self.ffn_norm = LayerNorm(width, cfg.epsilon)
 
     def __call__(
-        self, x: Float[Array, "B L D"], allowed: Bool[Array, "B 1 _ L"], key: jax.Array | None
+        self,
+        x: Float[Array, "B L D"],
+        allowed: Bool[Array, "B 1 _ L"],
+        bias: Float[Array, "_ H L L"] | None,
+        key: jax.Array | None,
     ) -> Float[Array, "B L D"]:
-        """One block. `allowed`: which tokens a token attends to; `key` switches dropout on."""
+        """One block.
+
+        Args:
+            x: Hidden states.
+            allowed: Which tokens a token attends to.
+            bias: Added to the scores of the attention; None = nothing.
+            key: Switches dropout on.
+        """
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        attended = dropout(self._attend(x, allowed, keys[0]), self.rate, keys[1])
+        attended = dropout(self._attend(x, allowed, bias, keys[0]), self.rate, keys[1])
         x = self.attention_norm(x + attended)
         hidden = jax.nn.gelu(self.ffn_in(x), approximate=False)
         return self.ffn_norm(x + dropout(self.ffn_out(hidden), self.rate, keys[2]))
 
     def _attend(
-        self, x: Float[Array, "B L D"], allowed: Bool[Array, "B 1 _ L"], key: jax.Array | None
+        self,
+        x: Float[Array, "B L D"],
+        allowed: Bool[Array, "B 1 _ L"],
+        bias: Float[Array, "_ H L L"] | None,
+        key: jax.Array | None,
     ) -> Float[Array, "B L D"]:
         batch, length, width = x.shape
         split = (batch, length, self.heads, width // self.heads)
         q, k, v = (room(x).reshape(split) for room in (self.query, self.key, self.value))
         scores = jnp.einsum("blhd,bmhd->bhlm", q, k).astype(jnp.float32) / (split[-1] ** 0.5)
+        if bias is not None:
+            scores = scores + bias
         scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
         weights = dropout(jax.nn.softmax(scores, axis=-1), self.rate, key).astype(x.dtype)
         return self.out(jnp.einsum("bhlm,bmhd->blhd", weights, v).reshape(x.shape))
 
 
+def distance_bucket(distance: Int[Array, "..."], buckets: int) -> Int[Array, "..."]:
+    """The bucket of a distance between two tokens.
+
+    Half of the buckets are for keys after the query; in each half, half are single distances, and
+    the rest grow up to 128 tokens with the logarithm.
+
+    Args:
+        distance: Place of the key less that of the query.
+        buckets: How many there are, a multiple of 4.
+
+    Source: Raffel et al. 2020 (T5), as MPNet (Song et al. 2020) uses it.
+    """
+    half = buckets // 2
+    exact = half // 2
+    far = jnp.abs(distance)
+    scale = (half - exact) / math.log(_FURTHEST / exact)
+    grown = exact + (jnp.log(jnp.maximum(far, 1) / exact) * scale).astype(jnp.int32)
+    return jnp.where(far < exact, far, jnp.minimum(grown, half - 1)) + half * (distance > 0)
+
+
 class Transformer(nnx.Module):
     """Token ids to one vector per token.
 
-    Source: Devlin et al. 2018 (BERT); with token_types=0, Sanh et al. 2019 (DistilBERT).
+    Source: Devlin et al. 2018 (BERT); with token_types=0, Sanh et al. 2019 (DistilBERT); with
+    position_offset=2, Conneau et al. 2020 (XLM-R); with relative_buckets=32 besides, Song et al.
+    2020 (MPNet).
     """
 
     def __init__(self, cfg: TransformerConfig, *, rngs: Draws):
         self.cfg = cfg
         self.tokens = nnx.Param(normal(rngs, (cfg.vocabulary, cfg.width), cfg.initial_std))
-        self.positions = nnx.Param(normal(rngs, (cfg.max_positions, cfg.width), cfg.position_std))
+        rows = cfg.max_positions + cfg.position_offset
+        self.positions = nnx.Param(normal(rngs, (rows, cfg.width), cfg.position_std))
+        if cfg.relative_buckets:
+            shape = (cfg.relative_buckets, cfg.heads)
+            self.distances = nnx.Param(normal(rngs, shape, cfg.initial_std))
         if cfg.token_types:
             self.types = nnx.Param(normal(rngs, (cfg.token_types, cfg.width), cfg.position_std))
         self.norm = LayerNorm(cfg.width, cfg.epsilon)
@@ -199,12 +259,16 @@ class Transformer(nnx.Module):
         if not train:
             key = None
         allowed = mask[:, None, None, :]
-        if packing is None:
-            x = self.tokens[...][tokens] + self.positions[...][:length]
-        else:
-            x = self.tokens[...][tokens] + self.positions[...][packing.position]
-            slot = packing.slot
+        position = jnp.arange(length)[None]
+        if packing is not None:
+            position, slot = packing.position, packing.slot
             allowed = allowed & (slot[:, None, :, None] == slot[:, None, None, :])
+        x = self.tokens[...][tokens] + self.positions[...][cfg.position_offset + position]
+        bias = None
+        if cfg.relative_buckets:
+            distance = position[:, None, :] - position[:, :, None]
+            bias = self.distances[...][distance_bucket(distance, cfg.relative_buckets)]
+            bias = bias.transpose(0, 3, 1, 2)
         if cfg.token_types:
             rows = self.types[...]
             x = x + (rows[0] if types is None else rows[types])
@@ -212,5 +276,5 @@ class Transformer(nnx.Module):
         x = dropout(x, cfg.dropout, None if key is None else jax.random.fold_in(key, cfg.layers))
         for i in range(cfg.layers):
             layer_key = None if key is None else jax.random.fold_in(key, i)
-            x = getattr(self, f"layer{i}")(x, allowed, layer_key)
+            x = getattr(self, f"layer{i}")(x, allowed, bias, layer_key)
         return x
