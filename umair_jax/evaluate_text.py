@@ -16,7 +16,7 @@ from umair_jax import encoding, pretrained, results, settings
 from umair_jax.data import pair_split
 from umair_jax.data.pair_split import TextPairs
 from umair_jax.data.text_pairs import PERSPECTIVES, PairsConfig
-from umair_jax.data.tokenizer import load_tokenizer
+from umair_jax.data.tokenizer import load_tokenizer, table_size
 from umair_jax.encoding import ExtractConfig
 from umair_jax.jobs.sections import DataConfig, prepared
 from umair_jax.models import weights as weight_files
@@ -79,10 +79,10 @@ def evaluate_text(
     path = pretrained.text_encoder(weights)
     words = load_tokenizer(pretrained.tokenizer(tokenizer))
     shape = settings.build(TextEncoderConfig, weight_files.read_settings(path), f"{path}: settings")
-    if shape.vocabulary != words.get_vocab_size():
+    if shape.vocabulary != table_size(words):
         raise ValueError(
             f"{path}: got a vocabulary of {shape.vocabulary:,}, expected the tokenizer's "
-            f"{words.get_vocab_size():,}; give the tokenizer that belongs to the weights"
+            f"{table_size(words):,}; give the tokenizer that belongs to the weights"
         )
     found: dict[str, Any] = {}
     vectors = {}

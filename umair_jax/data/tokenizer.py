@@ -211,6 +211,11 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         raise ValueError(f"tokenizer: {str(path)!r} cannot be read: {error}") from error
 
 
+def table_size(tokenizer: Tokenizer) -> int:
+    """Rows that a table of its tokens needs: one more than the largest id."""
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
 def encode_ragged(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Ragged:
     """Texts to token ids, one after the other.
 
@@ -230,16 +235,22 @@ def encode_ragged(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -
     encodings = worker.encode_batch(list(texts))
     lengths = np.array([len(encoding.ids) for encoding in encodings], np.int32)
     ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
-    unknown_id = worker.token_to_id(UNKNOWN)
+    unknown_id, pad = _first(worker, UNKNOWN, "<unk>"), _first(worker, PAD, "<pad>")
     flat = np.fromiter(ids, np.int32, int(lengths.sum()))
     return Ragged(
         tokens=flat,
         lengths=lengths,
         starts=np.cumsum(lengths, dtype=np.int64) - lengths,
-        pad=worker.token_to_id(PAD) or 0,
+        pad=pad or 0,
         unknown=0 if unknown_id is None else int((flat == unknown_id).sum()),
         truncated=sum(bool(encoding.overflowing) for encoding in encodings),
     )
+
+
+def _first(tokenizer: Tokenizer, *names: str) -> int | None:
+    """The id of the first of these marks that there is: WordPiece's name, SentencePiece's."""
+    ids = map(tokenizer.token_to_id, names)
+    return next((i for i in ids if i is not None), None)
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> EncodedTexts:

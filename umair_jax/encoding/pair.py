@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from tokenizers import Tokenizer
 
-from umair_jax.data.tokenizer import load_tokenizer
+from umair_jax.data.tokenizer import load_tokenizer, table_size
 from umair_jax.encoding import images, texts
 from umair_jax.encoding.config import ExtractConfig
 from umair_jax.encoding.frozen import mesh_for
@@ -106,7 +106,7 @@ def load(folder: str | os.PathLike[str], config: ExtractConfig) -> Encoders:
     """
     words_file, image_file, text_file = (Path(folder) / name for name in FILES)
     words = load_tokenizer(words_file)
-    text_config = dataclasses.replace(config.text, vocabulary=words.get_vocab_size())
+    text_config = dataclasses.replace(config.text, vocabulary=table_size(words))
     text = TextEncoder(text_config, rngs=HostDraws(config.seed))
     image = ImageEncoder(config.image, rngs=HostDraws(config.seed))
     weights.load(text, text_file)

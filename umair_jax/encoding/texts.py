@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float32
 from tokenizers import Tokenizer
 
-from umair_jax.data.tokenizer import encode_texts, load_tokenizer, train_tokenizer
+from umair_jax.data.tokenizer import encode_texts, load_tokenizer, table_size, train_tokenizer
 from umair_jax.encoding.config import ExtractConfig
 from umair_jax.encoding.frozen import frozen, mesh_for
 from umair_jax.models import weights
@@ -74,7 +74,7 @@ def build(
 ) -> tuple[TextEncoder, Tokenizer]:
     """The trained encoder with its tokenizer, or a random one with words learned from the items."""
     words = _tokenizer(items, rows, config)
-    text_config = dataclasses.replace(config.text, vocabulary=words.get_vocab_size())
+    text_config = dataclasses.replace(config.text, vocabulary=table_size(words))
     text = TextEncoder(text_config, rngs=HostDraws(config.seed))
     if config.text_weights:
         weights.load(text, config.text_weights_file)

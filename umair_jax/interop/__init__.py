@@ -1,1 +1,1 @@
-"""Weights in and out: the image encoder's backbone in the files of other libraries."""
+"""Weights in and out: backbones and text encoders in the files of other libraries."""

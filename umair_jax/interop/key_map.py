@@ -28,6 +28,7 @@ class Transform(enum.Enum):
 
     IDENTITY = None
     CONVOLUTION = (2, 3, 1, 0)  # torch's OIHW to our HWIO
+    LINEAR = (1, 0)  # torch's [out, in] to our [in, out]
 
     def to_ours(self, array: np.ndarray) -> np.ndarray:
         """Their array in our layout, a view; as it is where its rank does not fit."""

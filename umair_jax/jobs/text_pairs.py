@@ -21,7 +21,13 @@ from umair_jax.data.dataset import Dataset
 from umair_jax.data.pair_batches import FIRST, SECOND, PairSource
 from umair_jax.data.pair_split import TextPairs
 from umair_jax.data.text_pairs import PERSPECTIVES, PairsConfig
-from umair_jax.data.tokenizer import Ragged, encode_ragged, load_tokenizer, train_tokenizer
+from umair_jax.data.tokenizer import (
+    Ragged,
+    encode_ragged,
+    load_tokenizer,
+    table_size,
+    train_tokenizer,
+)
 from umair_jax.jobs import sections
 from umair_jax.jobs.sections import DataConfig
 from umair_jax.models import weights
@@ -196,7 +202,7 @@ class TextPairsJob:
             "bridging_pairs": pairs.bridges,
             "left_out": pairs.report.counts,
             "texts": len(pairs.texts),
-            "vocabulary": self.words.get_vocab_size(),
+            "vocabulary": table_size(self.words),
             "truncated_texts": self.tokens.truncated,
             "padding_share": pair_batches.padding_share(self.source.batch(k) for k in sample),
         }
@@ -263,7 +269,7 @@ def assemble(config: ConfigDict, console: Console) -> TextPairsJob:
         words = load_tokenizer(words_config.tokenizer)
     else:
         words = train_tokenizer(pairs.texts_of("train"), words_config.vocabulary_size)
-    shape = dataclasses.replace(made["model"], vocabulary=words.get_vocab_size())
+    shape = dataclasses.replace(made["model"], vocabulary=table_size(words))
     start = None
     if words_config.weights:
         start = TextEncoder(shape, rngs=HostDraws(0))
