@@ -13,15 +13,10 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 GOLDEN = Path(__file__).parent / "golden" / "sentence_transformers"
-TEXTS = [
-    "a red cat",
-    "cat",
-    "",
-    "the cat sat on the red mat and the dog sat on the cat again",
-    "zzz",
-]
+_LONG = "the cat sat on the red mat and the dog sat on the cat again"
+TEXTS = ["a red cat", "cat", "", _LONG, "zzz"]
 LONGEST = 12
-_WORDS = "a red the cat sat on mat and dog ##s ##t again blue".split()
+_WORDS = (*dict.fromkeys(_LONG.split()), "a", "blue", "##s", "##t")
 # Family -> (marks in the order of their ids, pooling, dense activation or "", normalise)
 SHAPES = {
     "bert": (("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), "mean", "", True),
