@@ -20,10 +20,10 @@ from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
 FAMILIES = list(SHAPES)
 
 
-def vectors_of(found):
+def vectors_of(found, texts=TEXTS):
     model = TextEncoder(found.config, rngs=HostDraws(0))
     weights.fill(model, found.arrays)
-    encoded = encode_texts(found.tokenizer, TEXTS, found.max_tokens)
+    encoded = encode_texts(found.tokenizer, texts, found.max_tokens)
     return np.asarray(model(jnp.asarray(encoded.tokens), jnp.asarray(encoded.mask)))
 
 
@@ -171,3 +171,13 @@ def test_nothing_is_written_over(tmp_path):
     found = read_sentence_transformers(GOLDEN / "bert")
     with pytest.raises(ValueError, match="expected a new one"):
         write_sentence_transformers(found.config, found.arrays, found.tokenizer, tmp_path)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    found = read_sentence_transformers(GOLDEN / "bert")
+    arrays = {**found.arrays, "transformer/tokens": found.arrays["transformer/tokens"] * 1e9}
+    with pytest.raises(ValueError, match="too large for float16"):
+        write_sentence_transformers(
+            found.config, arrays, found.tokenizer, tmp_path / "out", dtype="float16"
+        )
+    assert not list(tmp_path.iterdir())

@@ -91,15 +91,14 @@ PACKING = Packing(
         {"pooling": "max", "relative_buckets": 8, "normalise": True},
     ],
 )
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_packed_text_has_the_vector_that_it_has_alone(options, parts):
+def test_a_packed_text_has_the_vector_that_it_has_alone(options):
     cfg = TextEncoderConfig(**SMALL, output=12, position_std=0.5, **options)
     model = TextEncoder(cfg, rngs=HostDraws(0))
-    packed = model.packed(TOKENS, PACKING, 5, parts)
-    for i, text in enumerate(TEXTS):
-        alone = model(jnp.array([text]), jnp.ones((1, len(text)), bool))
-        np.testing.assert_allclose(packed[i], alone[0], rtol=1e-5, atol=1e-6)
-    assert np.isfinite(packed[4]).all()  # a slot without tokens
+    alone = [model(jnp.array([text]), jnp.ones((1, len(text)), bool))[0] for text in TEXTS]
+    for parts in (1, 2):
+        packed = model.packed(TOKENS, PACKING, 5, parts)
+        np.testing.assert_allclose(packed[:4], alone, rtol=1e-5, atol=1e-6)
+        assert np.isfinite(packed[4]).all()  # a slot without tokens
 
 
 @pytest.mark.parametrize("parts", [2, 3])

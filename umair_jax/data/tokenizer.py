@@ -16,6 +16,10 @@ from jaxtyping import Bool, Int32, Int64, Integer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# What SentencePiece vocabularies call the same marks.
+OTHER_NAMES: dict[str, str] = dict(
+    zip(SPECIAL, ("<pad>", "<unk>", "<s>", "</s>", "<mask>"), strict=True)
+)
 CONTINUATION = "##"
 LONGEST_WORD = 100  # characters; WordPiece maps longer words to [UNK]
 MOST_WORDS = 200_000  # distinct words that the merges are learned from, most frequent first
@@ -216,6 +220,12 @@ def table_size(tokenizer: Tokenizer) -> int:
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
 
+def find_mark(tokenizer: Tokenizer, mark: str) -> str | None:
+    """The name that a tokenizer has for one of SPECIAL; None where it has no such mark."""
+    names = (mark, OTHER_NAMES[mark])
+    return next((name for name in names if tokenizer.token_to_id(name) is not None), None)
+
+
 def encode_ragged(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Ragged:
     """Texts to token ids, one after the other.
 
@@ -235,22 +245,16 @@ def encode_ragged(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -
     encodings = worker.encode_batch(list(texts))
     lengths = np.array([len(encoding.ids) for encoding in encodings], np.int32)
     ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
-    unknown_id, pad = _first(worker, UNKNOWN, "<unk>"), _first(worker, PAD, "<pad>")
+    unknown, pad = (find_mark(worker, mark) for mark in (UNKNOWN, PAD))
     flat = np.fromiter(ids, np.int32, int(lengths.sum()))
     return Ragged(
         tokens=flat,
         lengths=lengths,
         starts=np.cumsum(lengths, dtype=np.int64) - lengths,
-        pad=pad or 0,
-        unknown=0 if unknown_id is None else int((flat == unknown_id).sum()),
+        pad=(pad and worker.token_to_id(pad)) or 0,
+        unknown=0 if unknown is None else int((flat == worker.token_to_id(unknown)).sum()),
         truncated=sum(bool(encoding.overflowing) for encoding in encodings),
     )
-
-
-def _first(tokenizer: Tokenizer, *names: str) -> int | None:
-    """The id of the first of these marks that there is: WordPiece's name, SentencePiece's."""
-    ids = map(tokenizer.token_to_id, names)
-    return next((i for i in ids if i is not None), None)
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> EncodedTexts:

@@ -23,7 +23,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from flax import nnx
 from tokenizers import Tokenizer, normalizers
 
 from umair_jax.data import tokenizer as words
+from umair_jax.data.tokenizer import SPECIAL, find_mark
 from umair_jax.interop import bert_names, files, key_map
+from umair_jax.interop.bert_families import FAMILIES, their_config
 from umair_jax.interop.key_map import Rule, Translation
 from umair_jax.models import weights
 from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
@@ -40,14 +43,9 @@ from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
 MODULES = "modules.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _ACTIVATIONS = {"Tanh": "tanh", "Identity": "identity"}
-# Names of the marks of a text: those of WordPiece vocabularies, then those of SentencePiece.
-_MARKS = {
-    "pad_token": (words.PAD, "<pad>"),
-    "unk_token": (words.UNKNOWN, "<unk>"),
-    "cls_token": (words.START, "<s>"),
-    "sep_token": (words.END, "</s>"),
-    "mask_token": (words.MASK, "<mask>"),
-}
+_MARKS = dict(
+    zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,76 +67,6 @@ class SentenceEncoder:
     tokenizer: Tokenizer
     max_tokens: int
     dropped: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Family:
-    """A kind of transformer: its names, and what of its config.json is which setting of ours."""
-
-    rules: tuple[Rule, ...]
-    settings: Mapping[str, str]
-    activation: str
-    fixed: Mapping[str, Any]
-
-    def ours(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        found = {ours: config[theirs] for ours, theirs in self.settings.items()}
-        return {**found, **{k: v(config) if callable(v) else v for k, v in self.fixed.items()}}
-
-
-_SHARED = {
-    "vocabulary": "vocab_size",
-    "layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "heads": "num_attention_heads",
-    "ffn": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "epsilon": "layer_norm_eps",
-    "dropout": "hidden_dropout_prob",
-}
-# Positions of this family start behind the id of padding.
-_BEHIND_PADDING: dict[str, Callable[[Mapping[str, Any]], int]] = {
-    "position_offset": lambda config: config.get("pad_token_id", 1) + 1,
-    "max_positions": lambda config: (
-        config["max_position_embeddings"] - config.get("pad_token_id", 1) - 1
-    ),
-}
-_TYPES = {"token_types": "type_vocab_size"}
-_BERT = _Family(bert_names.BERT, _SHARED | _TYPES, "hidden_act", {})
-_ROBERTA = _Family(bert_names.BERT, _SHARED | _TYPES, "hidden_act", _BEHIND_PADDING)
-_DISTILBERT = _Family(
-    bert_names.DISTILBERT,
-    {
-        "vocabulary": "vocab_size",
-        "layers": "n_layers",
-        "width": "dim",
-        "heads": "n_heads",
-        "ffn": "hidden_dim",
-        "max_positions": "max_position_embeddings",
-        "dropout": "dropout",
-    },
-    "activation",
-    {"token_types": 0, "epsilon": 1e-12},
-)
-_MPNET = _Family(
-    bert_names.MPNET,
-    _SHARED | {"relative_buckets": "relative_attention_num_buckets"},
-    "hidden_act",
-    _BEHIND_PADDING | {"token_types": 0},
-)
-FAMILIES = {
-    "bert": _BERT,
-    "distilbert": _DISTILBERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "mpnet": _MPNET,
-}
-_CLASSES = {
-    "bert": "BertModel",
-    "distilbert": "DistilBertModel",
-    "xlm-roberta": "XLMRobertaModel",
-    "mpnet": "MPNetModel",
-}
 
 
 def read_sentence_transformers(folder: str | os.PathLike[str]) -> SentenceEncoder:
@@ -163,15 +91,10 @@ def read_sentence_transformers(folder: str | os.PathLike[str]) -> SentenceEncode
             f"{root / 'config.json'}: got the model type {name!r}, expected one of "
             f"{', '.join(FAMILIES)}."
         )
-    if config.get(family.activation, "gelu") != "gelu":
-        raise ValueError(
-            f"{root / 'config.json'}: {family.activation}: got {config[family.activation]!r}, "
-            "expected 'gelu'."
-        )
     try:
         settings = family.ours(config)
-    except KeyError as error:
-        raise ValueError(f"{root / 'config.json'}: got no {error}, expected one.") from error
+    except ValueError as error:
+        raise ValueError(f"{root / 'config.json'}: {error}") from error
     found = _arrays(root, family.rules)
     settings["pooling"] = _pooling(chain["Pooling"] / "config.json")
     settings["output"] = 0
@@ -239,27 +162,44 @@ def write_sentence_transformers(
             f"tokenizer: got {words.table_size(tokenizer):,} tokens, expected the encoder's "
             f"{config.vocabulary:,}."
         )
-    family, their_config = _their_config(config, tokenizer)
-    same_names = {name: name for name in arrays}
-    whole = key_map.to_ours(arrays, [Rule(name, name) for name in same_names])
+    family, settings = their_config(config, tokenizer)
+    whole = key_map.to_ours(arrays, [Rule(name, name) for name in arrays])
     whole.complete(leaf_shapes(config), "weights of the text encoder")
+    longest = max_tokens or config.max_positions
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_chain(config, family, arrays, longest, dtype, partial)
+        _write_json(partial / "config.json", settings)
+        _write_tokenizer(tokenizer, longest, partial)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write_chain(
+    config: TextEncoderConfig,
+    family: str,
+    arrays: Mapping[str, np.ndarray],
+    longest: int,
+    dtype: str,
+    folder: Path,
+) -> None:
+    """All modules, short of the transformer's configuration and tokenizer."""
     inside = {k: v for k, v in arrays.items() if k.startswith("transformer/")}
     if not config.token_types and family in ("bert", "xlm-roberta"):
         inside["transformer/types"] = np.zeros((1, config.width), np.float32)
-    longest = max_tokens or config.max_positions
-
-    partial = folder.with_name(folder.name + ".partial")
     for part in ("", "1_Pooling", *(["2_Dense"] if config.output else [])):
-        (partial / part).mkdir(parents=True, exist_ok=True)
-    _write_arrays(inside, FAMILIES[family].rules, partial, dtype)
-    _write_json(partial / "config.json", their_config)
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    _write_arrays(inside, FAMILIES[family].rules, folder, dtype)
     _write_json(
-        partial / "sentence_bert_config.json",
+        folder / "sentence_bert_config.json",
         {"max_seq_length": longest, "do_lower_case": False},
     )
     modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
     _write_json(
-        partial / "1_Pooling" / "config.json",
+        folder / "1_Pooling" / "config.json",
         {
             "word_embedding_dimension": config.width,
             **{f"pooling_mode_{theirs}": ours == config.pooling for ours, theirs in modes.items()},
@@ -269,11 +209,11 @@ def write_sentence_transformers(
     if config.output:
         chain.append(("2_Dense", "Dense"))
         dense = {k: v for k, v in arrays.items() if k.startswith("dense/")}
-        _write_arrays(dense, bert_names.DENSE, partial / "2_Dense", dtype)
+        _write_arrays(dense, bert_names.DENSE, folder / "2_Dense", dtype)
         names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
         module = "activation" if config.activation == "tanh" else "linear"
         _write_json(
-            partial / "2_Dense" / "config.json",
+            folder / "2_Dense" / "config.json",
             {
                 "in_features": config.width,
                 "out_features": config.output,
@@ -284,14 +224,12 @@ def write_sentence_transformers(
     if config.normalise:
         chain.append((f"{len(chain)}_Normalize", "Normalize"))
     _write_json(
-        partial / MODULES,
+        folder / MODULES,
         [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for i, (path, kind) in enumerate(chain)
         ],
     )
-    _write_tokenizer(tokenizer, longest, partial)
-    os.replace(partial, folder)
 
 
 def leaf_shapes(config: TextEncoderConfig) -> dict[str, tuple[int, ...]]:
@@ -402,44 +340,6 @@ def _tokenizer(folder: Path, lower_case: bool) -> Tokenizer:
     return tokenizer
 
 
-def _their_config(config: TextEncoderConfig, tokenizer: Tokenizer) -> tuple[str, dict[str, Any]]:
-    """The kind of transformer that computes what this one does, and its config.json."""
-    if config.relative_buckets:
-        family = "mpnet"
-    elif config.position_offset:
-        family = "xlm-roberta"
-    else:
-        distilled = not config.token_types and config.epsilon == 1e-12
-        family = "distilbert" if distilled else "bert"
-    padding = next((tokenizer.token_to_id(n) for n in _MARKS["pad_token"]
-                    if tokenizer.token_to_id(n) is not None), None)  # fmt: skip
-    if config.position_offset and padding != config.position_offset - 1:
-        raise ValueError(
-            f"position_offset: got {config.position_offset} with padding token {padding}, expected "
-            "the offset to be one more: Hugging Face counts positions from there."
-        )
-    if family == "mpnet" and (config.position_offset != 2 or config.token_types):
-        raise ValueError(
-            f"relative_buckets: got {config.relative_buckets} with position_offset "
-            f"{config.position_offset} and token_types {config.token_types}, expected 2 and 0: "
-            "Hugging Face has relative positions only in MPNet."
-        )
-    values = dataclasses.asdict(config)
-    values["max_positions"] += config.position_offset
-    values["token_types"] = config.token_types or 1
-    known = FAMILIES[family]
-    theirs = {their_name: values[ours] for ours, their_name in known.settings.items()}
-    rate = "attention_dropout" if family == "distilbert" else "attention_probs_dropout_prob"
-    return family, {
-        "model_type": family,
-        "architectures": [_CLASSES[family]],
-        **theirs,
-        rate: config.dropout,
-        known.activation: "gelu",
-        "pad_token_id": padding or 0,
-    }
-
-
 def _write_arrays(
     arrays: Mapping[str, np.ndarray], rules: Sequence[Rule], folder: Path, dtype: str
 ) -> None:
@@ -450,12 +350,8 @@ def _write_arrays(
 def _write_tokenizer(tokenizer: Tokenizer, longest: int, folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast  # slow to import
 
-    marks = {
-        role: name
-        for role, names in _MARKS.items()
-        for name in names
-        if tokenizer.token_to_id(name) is not None
-    }
+    found = {role: find_mark(tokenizer, mark) for role, mark in _MARKS.items()}
+    marks = {role: name for role, name in found.items() if name is not None}
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(tokenizer.to_str()), model_max_length=longest, **marks
     )
