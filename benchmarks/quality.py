@@ -4,9 +4,10 @@
 
 Trains the config once per seed and case: as it is; with the style, text or content vectors, or both
 of the drawings, set to zero, in the items and in the users' interests, for training and test alike;
-and with those of an untrained image encoder, beside texts and alone. Finished runs in --root are
-not repeated. Prints one JSON line per run and one per case (mean over the seeds and standard
-deviation), and a table of the cases; writes the lines to benchmarks/results/quality.jsonl.
+with those of an untrained image encoder, beside texts and alone; and of an untrained text encoder.
+Finished runs in --root are not repeated. Prints one JSON line per run and one per case (mean over
+the seeds and standard deviation), and a table of the cases; writes the lines to
+benchmarks/results/quality.jsonl.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "without content": {"features.zero": ("content",)},
     "without both of the drawing": {"features.zero": ("style", "content")},
     "image encoder untrained": {"extract.image_weights": ""},
+    "text encoder untrained": {"extract.text_weights": ""},
     "untrained and without text": {"extract.image_weights": "", "features.zero": ("text",)},
 }
 COLUMNS = {

@@ -103,12 +103,13 @@ def get_config(arg: str = "") -> ConfigDict:
         "dtype": "float32",
         "remat": "none",
     }
+    # The shape of the text encoder in the package.
     config.extract.text = {
-        "layers": 3,
-        "width": 256,
-        "heads": 4,
-        "ffn": 1024,
-        "max_positions": 512,
+        "layers": 1,
+        "width": 192,
+        "heads": 6,
+        "ffn": 768,
+        "max_positions": 64,
         "position_offset": 0,
         "relative_buckets": 0,
         "token_types": 0,
@@ -127,7 +128,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.extract.vocabulary_size = 16_000
     config.extract.max_tokens = 32
     config.extract.image_batch = 64
-    config.extract.text_batch = 256
+    config.extract.text_batch = 64
     config.extract.shard_items = 512
     # The whole catalogue: on 512 drawings some numbers of the triangle hardly vary, and whitening
     # blows them up in the others.
@@ -139,8 +140,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.extract.seed = 0
     config.extract.store_dtype = "float32"
     config.extract.image_weights = "builtin"
-    config.extract.text_weights = ""
-    config.extract.tokenizer = ""
+    config.extract.text_weights = "builtin"
 
     config.model = ConfigDict()
     config.model.meta = True

@@ -49,8 +49,9 @@ def get_config(arg: str = "") -> ConfigDict:
         )
         config.extract.image_weights = ""
         config.extract.text_weights = ""
-        config.extract.tokenizer = ""
-        config.extract.text.update({"layers": 6, "width": 768, "heads": 12, "ffn": 3072})
+        config.extract.text.update(
+            {"layers": 6, "width": 768, "heads": 12, "ffn": 3072, "max_positions": 512}
+        )
         config.model.tower_widths = (128, 64)
         config.model.dropout = 0.5
         config.model.umcm = "attention"

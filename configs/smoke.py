@@ -26,7 +26,6 @@ def get_config(arg: str = "") -> ConfigDict:
         )
         config.extract.image_weights = ""
         config.extract.text_weights = ""
-        config.extract.tokenizer = ""
         config.extract.text.update({"layers": 1, "width": 32, "heads": 2, "ffn": 32, "output": 64})
         config.extract.calibration_images = 64
         config.train.epochs = 0.0  # steps instead

@@ -1,20 +1,30 @@
-"""The text encoder of the package: trained from scratch on the built-in pairs of texts.
+"""The text encoder: trained on pairs of texts, from scratch or from weights that are there.
 
     python -m umair_jax.train --config=configs/text_pairs.py
+
+trains the encoder of the package, from random weights on the built-in pairs.
 
 About 25 minutes on two CPU cores (AMD EPYC, jax 0.10.2), 580 pairs/s, some of it beside other work,
 2.3 GiB. Partners of held-out texts among the ten nearest: 0.641 multilingual, 0.352 relation, 0.426
 explanation (seed 0). The model card is umair_jax/pretrained/text_encoder.md.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import base
+from umair_jax.encoding import text_model
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The config; takes no argument after the file's name."""
-    shared = base.get_config(arg)
+    """The config.
+
+    Args:
+        arg: A trained text encoder, which training starts from: a folder of sentence-transformers,
+            one that `convert` or an earlier training left, or "builtin".
+    """
+    shared = base.get_config()
     config = ConfigDict()
     config.task = "text_pairs"
     config.seed = 0  # of initial weights, dropout and the order of pairs
@@ -84,4 +94,21 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.export = ConfigDict()
     config.export.dtype = "float16"
+    if arg:
+        _start_from(arg, config)
     return config.lock()
+
+
+def _start_from(place: str, config: ConfigDict) -> None:
+    """The usual values for weights that are trained already: Reimers and Gurevych 2019."""
+    found = text_model.read(place)
+    shape = dataclasses.asdict(found.config)
+    del shape["vocabulary"]
+    config.model = ConfigDict(shape)
+    config.words.weights = place
+    config.words.max_tokens = min(64, found.max_tokens)
+    config.optim.learning_rate = 2e-5
+    config.train.batch_size = 128
+    config.train.epochs = 1.0
+    config.train.eval_every_steps = 0
+    config.train.checkpoint_every_steps = 200

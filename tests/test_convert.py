@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from configs import base
 from tests.backbones import entries, golden, relative_error
 from umair_jax import convert, settings
+from umair_jax.convert_image import convert_image, timm_lines
 from umair_jax.encoding import ExtractConfig
 from umair_jax.encoding import images as image_encoding
 from umair_jax.interop import resnet
@@ -37,7 +38,7 @@ def source(tmp_path):
 
 def run(source, target, **options):
     said = io.StringIO()
-    found = convert.convert(source, target, console=Console(file=said, width=90), **options)
+    found = convert_image(source, target, console=Console(file=said, width=90), **options)
     return found, said.getvalue()
 
 
@@ -108,7 +109,7 @@ def test_half_precision_and_back_to_timm(tmp_path, source):
 def test_timms_own_name_is_told_where_it_has_one():
     config = resnet.ResNetConfig(depth=50, epsilon=1e-3)
     found = resnet.ResNetWeights("umair_jax", config, {}, {}, {})
-    (line,) = convert.timm_lines(found, "x.safetensors")
+    (line,) = timm_lines(found, "x.safetensors")
     assert 'create_model("resnet50", num_classes=0, checkpoint_path="x.safetensors"' in line
     assert "eps=0.001" in line
 
@@ -148,6 +149,10 @@ def test_the_command(tmp_path, source, capsys):
         (["--input={0}", "--output={1}.safetensors", "--dtype=int8"], "dtype: got 'int8'"),
         (["--input={1}.onnx", "--output={1}.safetensors"], r"named *.onnx, expected one of"),
         (["--input={0}", "--output={1}.safetensors", "more"], "arguments: got ['more']"),
+        (["--input=.", "--output={1}"], "text model: got"),
+        (["--input=builtin", "--output=."], "which is there; expected a new folder"),
+        (["--input=builtin", "--output={1}/a/b"], "got no folder"),
+        (["--input=builtin", "--output={1}", "--to=timm"], "--to: got 'timm', expected one of"),
     ],
 )
 def test_mistakes_are_told_in_a_line(tmp_path, source, capsys, arguments, words):

@@ -1,5 +1,6 @@
 """`evaluate --task=text`: numbers by perspective and language, beside baselines."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,8 +9,8 @@ from rich.console import Console
 
 from configs import base
 from configs import text_pairs as config_file
-from umair_jax import pretrained
-from umair_jax.evaluate_text import NGRAMS, TRAINED, UNTRAINED, evaluate_text
+from umair_jax.encoding import text_model
+from umair_jax.evaluate_text import NGRAMS, UNTRAINED, evaluate_text
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +35,27 @@ def measured(tmp_path_factory):
         config.pairs.catalogue = ("artist_tags",)
         config.pairs.fractions = (0.6, 0.2, 0.2)
     quiet = Console(quiet=True)
-    return folder, evaluate_text(config, folder / "run", console=quiet), config
+    model = text_model.read("builtin")
+    (folder / "shy").mkdir()
+    shy = {name: array * np.float16(0.5) for name, array in model.arrays.items()}
+    text_model.write(dataclasses.replace(model, arrays=shy), folder / "shy")
+    places = ("builtin", str(folder / "shy"))
+    return folder, evaluate_text(config, folder / "run", places, console=quiet), config
 
 
 def test_every_encoder_has_numbers_for_every_perspective(measured):
     folder, summary, _ = measured
     assert json.loads((folder / "run" / "summary.json").read_text("utf-8")) == summary
-    for name in (TRAINED, UNTRAINED, NGRAMS):
+    assert summary["encoders"] == ["builtin", "shy", UNTRAINED, NGRAMS]
+    assert summary["builtin"] != summary["shy"]
+    for name in summary["encoders"]:
         for perspective in ("multilingual", "relation"):
             values = summary[name][perspective]
             assert set(values) == {"recall_at_1", "recall_at_10", "mrr"}
             assert 0 <= values["recall_at_1"] <= values["mrr"] <= 1
         assert "explanation" not in summary[name]
     assert [(line["from"], line["to"]) for line in summary["languages"]] == [("en", "fr")]
-    assert np.isfinite(summary[TRAINED]["uniformity"])
+    assert np.isfinite(summary["builtin"]["uniformity"])
 
 
 def test_nearest_texts_are_others_of_the_held_out_ones(measured):
@@ -67,9 +75,6 @@ def test_what_does_not_fit_is_refused(measured, tmp_path):
     _, _, config = measured
     with pytest.raises(ValueError, match="expected pairs"):
         evaluate_text(base.get_config(), tmp_path)
-    other = tmp_path / "tokenizer.json"
-    spelled = json.loads(pretrained.TOKENIZER.read_text("utf-8"))
-    spelled["model"]["vocab"].popitem()
-    other.write_text(json.dumps(spelled), "utf-8")
-    with pytest.raises(ValueError, match="belongs to the weights"):
-        evaluate_text(config, tmp_path, tokenizer=str(other), console=Console(quiet=True))
+    for place in ("builtin", str(tmp_path / "untrained")):
+        with pytest.raises(ValueError, match="is taken; rename the folder"):
+            evaluate_text(config, tmp_path, ("builtin", place), console=Console(quiet=True))

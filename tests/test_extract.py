@@ -266,8 +266,7 @@ def test_trained_weights_are_used_and_not_calibrated(finished, tmp_path):
     trained = dataclasses.replace(
         CONFIG,
         image_weights=str(folder / "image_encoder.safetensors"),
-        text_weights=str(folder / "text_encoder.safetensors"),
-        tokenizer=str(folder / "tokenizer.json"),
+        text_weights=str(folder),
         seed=5,
     )
     console = quiet()
@@ -342,7 +341,6 @@ def test_config_section_becomes_the_dataclass():
         ({"max_tokens": 600}, "max_positions, 512"),
         ({"store_dtype": "int8"}, "int8"),
         ({"max_bad_share": 2.0}, "max_bad_share"),
-        ({"text_weights": "a.safetensors"}, "both or neither"),
     ],
 )
 def test_wrong_options_are_refused(options, words):

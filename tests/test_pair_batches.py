@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from umair_jax.data.pair_batches import PairSource, pack, padding_share
+from umair_jax.data.pair_batches import PairSource, padding_share
 from umair_jax.data.tokenizer import Ragged
 
 WIDTH = 16
@@ -85,16 +85,6 @@ def test_an_epoch_has_each_kind_as_often_as_asked(texts):
 def test_a_text_that_passes_a_row_is_refused(texts):
     with pytest.raises(ValueError, match=f"expected at least {texts.lengths.max()}"):
         PairSource(texts, np.zeros(3, np.int32), np.ones(3, np.int32), 2, row_tokens=WIDTH - 1)
-
-
-def test_packing_is_tight_and_overlaps_nowhere():
-    lengths = np.random.default_rng(0).integers(0, 40, 600).astype(np.int32)
-    row, offset = pack(lengths, 64)
-    taken = np.zeros((row.max() + 1, 64), int)
-    for where, start, size in zip(row, offset, lengths, strict=True):
-        taken[where, start : start + size] += 1
-    assert taken.max() == 1
-    assert taken.mean() > 0.99
 
 
 def test_padding_share_counts_tokens(texts):

@@ -22,7 +22,6 @@ from umair_jax.jobs.image_tags import ExportConfig
 from umair_jax.models import weights
 from umair_jax.models.augment import AugmentConfig, move, repaint
 from umair_jax.models.image_encoder import ImageEncoderConfig
-from umair_jax.models.text_encoder import TextEncoderConfig
 
 CARD = pretrained.IMAGE_ENCODER.with_suffix(".md")
 
@@ -112,9 +111,7 @@ class NoTexts:
 
 
 def test_a_name_is_nearest_to_its_translation():
-    shape = settings.build(TextEncoderConfig, weights.read_settings(pretrained.TEXT_ENCODER))
-    options = {"text_weights": "builtin", "tokenizer": "builtin", "max_tokens": 32}
-    extract = ExtractConfig(text=shape, **options)
+    extract = settings.build(ExtractConfig, base.get_config().extract)
     model, words = text_encoding.build(NoTexts(), [], extract)
     texts = [
         "cat",
@@ -130,7 +127,7 @@ def test_a_name_is_nearest_to_its_translation():
         "arbre",
         "maison",
     ]
-    found, counts = text_encoding.FrozenTextEncoder(extract, model, words).encode(texts)
+    found, counts = text_encoding.FrozenTextEncoder(model, words, max_tokens=32).encode(texts)
     assert counts["unknown_tokens"] == 0
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     for others in (found[4:8], found[8:]):

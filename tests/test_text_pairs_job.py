@@ -11,12 +11,11 @@ from rich.console import Console
 
 from configs import text_pairs as config_file
 from umair_jax.data.pair_batches import PairSource
-from umair_jax.data.tokenizer import encode_ragged, load_tokenizer, train_tokenizer
-from umair_jax.models import weights
-from umair_jax.models.initialise import HostDraws
+from umair_jax.data.tokenizer import encode_ragged, train_tokenizer
+from umair_jax.encoding import text_model
+from umair_jax.jobs.text_pairs import WordsConfig
 from umair_jax.models.losses import RankingConfig
-from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
-from umair_jax.settings import build
+from umair_jax.models.text_encoder import TextEncoderConfig
 from umair_jax.tasks.text_pairs import PairObjectiveConfig, TextPairsTask
 from umair_jax.train import train
 from umair_jax.training import state as states
@@ -138,15 +137,13 @@ def test_the_job_finds_partners_that_it_never_saw(run):
 
 def test_the_job_leaves_an_encoder_and_its_tokenizer(run):
     folder, _, summary = run
-    path = folder / "run" / "text_encoder.safetensors"
-    words = load_tokenizer(folder / "run" / "tokenizer.json")
-    assert words.get_vocab_size() == summary["vocabulary"]
-    shape = build(TextEncoderConfig, weights.read_settings(path), "settings")
-    encoder = TextEncoder(shape, rngs=HostDraws(3))
-    weights.load(encoder, path)
-    tokens = encode_ragged(words, ["thing 1", "chose 1", "thing 2"], 16)
+    model = text_model.read(folder / "run")
+    assert model.words.get_vocab_size() == summary["vocabulary"]
+    assert model.max_tokens == config_file.get_config().words.max_tokens
+    tokens = encode_ragged(model.words, ["thing 1", "chose 1", "thing 2"], 16)
     mask = np.arange(16) < tokens.lengths[:, None]
-    found = np.asarray(encoder(jnp.asarray(tokens.padded(np.arange(3), 16)), jnp.asarray(mask)))
+    rows = jnp.asarray(tokens.padded(np.arange(3), 16))
+    found = np.asarray(model.encoder()(rows, jnp.asarray(mask)))
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     assert found[0] @ found[1] > found[2] @ found[1]
 
@@ -154,13 +151,33 @@ def test_the_job_leaves_an_encoder_and_its_tokenizer(run):
 def test_training_goes_on_from_given_weights(run):
     folder, config, summary = run
     again = ConfigDict(config.to_dict())
-    again.words.tokenizer = str(folder / "run" / "tokenizer.json")
-    again.words.weights = str(folder / "run" / "text_encoder.safetensors")
+    again.words.weights = str(folder / "run")
     again.train.update({"steps": 1, "epochs": 0.0})
     again.optim.learning_rate = 1e-9
     found = train(again, folder / "again", console=Console(quiet=True))
     # Stored in half precision in between.
     assert found["test"]["mrr"] == pytest.approx(summary["test"]["mrr"], abs=0.02)
+
+
+def test_the_preset_for_given_weights_trains_them(run):
+    folder, config, summary = run
+    preset = config_file.get_config(str(folder / "run"))
+    assert preset.model.to_dict() == config.model.to_dict()
+    with preset.unlocked():
+        for name in ("data", "pairs", "eval", "log"):
+            preset[name] = config[name]
+        preset.train.update({"steps": 1, "epochs": 0.0, "batch_size": 64})
+    found = train(preset, folder / "preset", console=Console(quiet=True))
+    assert found["test"]["mrr"] == pytest.approx(summary["test"]["mrr"], abs=0.02)
+    with preset.unlocked():
+        preset.model.update({"heads": 4, "dropout": 0.5, "dtype": "bfloat16"})
+    with pytest.raises(ValueError, match=r"config\.model: got heads=4; expected heads=2, as the"):
+        train(preset, folder / "wrong", console=Console(quiet=True))
+
+
+def test_weights_bring_their_tokenizer():
+    with pytest.raises(ValueError, match="expected one of them"):
+        WordsConfig(weights="builtin", tokenizer="tokenizer.json")
 
 
 def test_micro_batches_are_refused(tmp_path):

@@ -9,9 +9,9 @@ prints the table that a training ended with again, from its working directory al
 asks whether the image encoder separates what a picture shows from how it is painted; without
 weights (`--weights`, or `config.extract.image_weights`) of the untrained one.
 
-    python -m umair_jax.evaluate --task=text --config=configs/text_pairs.py [--weights=FILE]
+    python -m umair_jax.evaluate --task=text --config=configs/text_pairs.py [--weights=FOLDER,...]
 
-asks whether the text encoder finds the partners of held-out pairs of texts, in every language.
+asks whether text encoders find the partners of held-out pairs of texts, in every language.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ ONLY = {
     "checkpoint": ("run",),
     "config": ("style", "text"),
     "weights": ("style", "text"),
-    "tokenizer": ("text",),
     **dict.fromkeys(("data", "queries", "limit_concepts", "seed", "untrained"), ("style",)),
 }
 
@@ -52,9 +51,11 @@ def define_flags() -> None:
         "data", None, "style: parquet file of concepts in several styles, or openclipart."
     )
     flags.DEFINE_string(
-        "weights", "", "style: image weights in place of the config's; text: of its encoder."
+        "weights",
+        "",
+        "style: image weights in place of the config's; text: folders of encoders, of "
+        "sentence-transformers too, with commas between; builtin = the package's.",
     )
-    flags.DEFINE_string("tokenizer", "", "text: the tokenizer.json that belongs to the weights.")
     flags.DEFINE_integer("queries", options.queries, "style: pictures asked about; 0 = all.")
     flags.DEFINE_integer(
         "limit_concepts",
@@ -88,18 +89,8 @@ def main(argv: list[str]) -> None:
         evaluate_style(values.config, values.data, workdir, options, values.weights)
         return
     if values.task == "text":
-        if bool(values.weights) != bool(values.tokenizer):
-            raise ValueError(
-                f"--weights and --tokenizer: got {values.weights!r} and {values.tokenizer!r}; "
-                "expected both or neither"
-            )
-        builtin = pretrained.BUILTIN
-        evaluate_text(
-            values.config,
-            values.workdir or "runs/text",
-            values.weights or builtin,
-            values.tokenizer or builtin,
-        )
+        places = (values.weights or pretrained.BUILTIN).split(",")
+        evaluate_text(values.config, values.workdir or "runs/text", places)
         return
     if not values.workdir:
         raise ValueError("--workdir: got nothing; expected the folder of a run, like runs/base")

@@ -16,46 +16,44 @@ from umair_jax import encoding, pretrained, results, settings
 from umair_jax.data import pair_split
 from umair_jax.data.pair_split import TextPairs
 from umair_jax.data.text_pairs import PERSPECTIVES, PairsConfig
-from umair_jax.data.tokenizer import load_tokenizer, table_size
-from umair_jax.encoding import ExtractConfig
+from umair_jax.encoding import text_model
 from umair_jax.jobs.sections import DataConfig, prepared
-from umair_jax.models import weights as weight_files
 from umair_jax.models.initialise import HostDraws
-from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
+from umair_jax.models.text_encoder import TextEncoder
 from umair_jax.probes import pairs as probe
 from umair_jax.training import retrieval
 
 PART = "test"
-TRAINED, UNTRAINED, NGRAMS = "trained", "untrained", "character_ngrams"
+UNTRAINED, NGRAMS = "untrained", "character_ngrams"
 _LANGUAGES, _TAGS, _NEAREST = ("en", "ja", "fr"), 10, 3
 
 
 def evaluate_text(
     config: ConfigDict,
     workdir: str | Path,
-    weights: str = pretrained.BUILTIN,
-    tokenizer: str = pretrained.BUILTIN,
+    places: Sequence[str] = (pretrained.BUILTIN,),
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Encodes the texts of held-out pairs and looks for partners.
 
-    Beside the trained encoder stand one of the same shape with random weights, and TF-IDF of
-    character n-grams (scikit-learn; left out, with a note, where it is not installed).
+    Beside the trained encoders stand one of the first one's shape with random weights, and TF-IDF
+    of character n-grams (scikit-learn; left out, with a note, where it is not installed).
 
     Args:
         config: That of the training, of which `data` and `pairs` are read: they say which texts
             are held out.
         workdir: Where summary.json goes.
-        weights: A text encoder; "builtin" = the one of the package.
-        tokenizer: Its tokenizer.json; likewise.
+        places: Folders of text encoders, see encoding.text_model; "builtin" = the package's.
         console: Where tables go.
 
     Returns:
         The summary: {encoder: {perspective: {recall_at_1, recall_at_10, mrr}, "alignment",
-        "uniformity"}}, and "languages" and "nearest" of the trained encoder.
+        "uniformity"}}, a folder's encoder under its name, and "languages" and "nearest" of the
+        first one.
 
     Raises:
-        ValueError: The config, the weights or the pairs cannot be used.
+        ValueError: The config, the weights or the pairs cannot be used, or two folders have one
+            name.
     """
     console = console or Console()
     began = time.monotonic()
@@ -76,22 +74,16 @@ def evaluate_text(
     first = np.array([place[pairs.texts[i]] for i in pairs.a[rows]])
     second = np.array([place[pairs.texts[i]] for i in pairs.b[rows]])
 
-    path = pretrained.text_encoder(weights)
-    words = load_tokenizer(pretrained.tokenizer(tokenizer))
-    shape = settings.build(TextEncoderConfig, weight_files.read_settings(path), f"{path}: settings")
-    if shape.vocabulary != table_size(words):
-        raise ValueError(
-            f"{path}: got a vocabulary of {shape.vocabulary:,}, expected the tokenizer's "
-            f"{table_size(words):,}; give the tokenizer that belongs to the weights"
-        )
+    models = {name: text_model.read(place) for name, place in _named(places).items()}
+    leader, model = next(iter(models.items()))
+    random = TextEncoder(model.config, rngs=HostDraws(0))
+    encoders = {name: (model.encoder(), model) for name, model in models.items()}
+    encoders[UNTRAINED] = (random, model)
     found: dict[str, Any] = {}
     vectors = {}
-    for name in (TRAINED, UNTRAINED):
-        model = TextEncoder(shape, rngs=HostDraws(0))
-        if name == TRAINED:
-            weight_files.load(model, path)
-        extract = ExtractConfig(text=shape, max_tokens=min(64, shape.max_positions))
-        raw, _ = encoding.FrozenTextEncoder(extract, model, words).encode(texts)
+    for name, (encoder, model) in encoders.items():
+        frozen = encoding.FrozenTextEncoder(encoder, model.words, max_tokens=model.max_tokens)
+        raw, _ = frozen.encode(texts)
         vectors[name] = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
         found[name] = _measured(pairs, vectors[name], first, second)
         found[name]["alignment"] = retrieval.alignment(vectors[name][first], vectors[name][second])
@@ -99,13 +91,14 @@ def evaluate_text(
     sparse = _ngrams(pairs.texts_of("train"), texts, console)
     if sparse is not None:
         found[NGRAMS] = _measured(pairs, sparse, first, second)
-    rank = probe.ranks(pairs, PART, vectors[TRAINED][first], vectors[TRAINED][second])
+    rank = probe.ranks(pairs, PART, vectors[leader][first], vectors[leader][second])
     summary = {
         "task": "text",
-        "weights": path,
+        "weights": _named(places),
+        "encoders": [*found],
         **found,
         "languages": probe.by_language(pairs, PART, rank),
-        "nearest": _nearest(pairs, texts, vectors[TRAINED]),
+        "nearest": _nearest(pairs, texts, vectors[leader]),
         "pairs": len(rows),
         "seconds": time.monotonic() - began,
     }
@@ -113,8 +106,22 @@ def evaluate_text(
     workdir.mkdir(parents=True, exist_ok=True)
     results.write(workdir, summary)
     show(summary, console)
-    console.print(f"Encoder: {path}. Written to {workdir}: {results.SUMMARY}")
+    console.print(f"Written to {workdir}: {results.SUMMARY}")
     return summary
+
+
+def _named(places: Sequence[str]) -> dict[str, str]:
+    """The place of each encoder, by the name that it has in tables."""
+    taken = {UNTRAINED, NGRAMS, "task", "weights", "encoders", "languages", "nearest", "pairs"}
+    found: dict[str, str] = {}
+    for place in places:
+        name = place if place == pretrained.BUILTIN else Path(place).resolve().name
+        if name in found or name in taken:
+            raise ValueError(
+                f"--weights: got {place!r}, whose name {name!r} is taken; rename the folder."
+            )
+        found[name] = place
+    return found
 
 
 def _measured(
@@ -165,14 +172,15 @@ def show(summary: dict[str, Any], console: Console) -> None:
     metrics = ("recall_at_1", "recall_at_10", "mrr")
     for metric in metrics:
         table.add_column(metric.replace("_", " "), justify="right")
-    for name in (TRAINED, UNTRAINED, NGRAMS):
+    for name in summary["encoders"]:
         for perspective in PERSPECTIVES:
             values = summary.get(name, {}).get(perspective)
             if values:
                 cells = [f"{values[metric]:.3f}" for metric in metrics]
                 table.add_row(name.replace("_", " "), perspective, *cells)
     console.print(table)
-    table = Table(title="Multilingual pairs, trained encoder", title_justify="left")
+    leader = summary["encoders"][0]
+    table = Table(title=f"Multilingual pairs, {leader}", title_justify="left")
     for name in ("from", "to", "pairs", *metrics):
         table.add_column(
             name.replace("_", " "), justify="left" if name in ("from", "to") else "right"
@@ -181,7 +189,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         values = [f"{line[metric]:.3f}" for metric in metrics]
         table.add_row(line["from"], line["to"], str(line["pairs"]), *values)
     console.print(table)
-    table = Table(title="Nearest held-out texts in any language", title_justify="left")
+    table = Table(title=f"Nearest held-out texts in any language, {leader}", title_justify="left")
     for name in ("language", "text", "nearest"):
         table.add_column(name)
     for line in summary["nearest"]:

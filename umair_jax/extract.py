@@ -29,7 +29,7 @@ from rich.console import Console
 from umair_jax import encoding, results, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.feature_bank import FeatureBank, Shard
-from umair_jax.encoding import Catalogue, Encoders, ExtractConfig
+from umair_jax.encoding import Catalogue, Encoders, ExtractConfig, text_model
 from umair_jax.encoding.images import Encoded
 from umair_jax.encoding.pair import pictures_of
 from umair_jax.encoding.progress import EncodingProgress
@@ -44,7 +44,7 @@ SUMMARISED = (
 # Settings that cannot change a single vector: another value does not mean another bank.
 _INDIFFERENT = (
     *("decode_threads", "decode_workers", "max_bad_share"),
-    *("image_weights", "text_weights", "tokenizer"),
+    *("image_weights", "text_weights"),
 )
 
 
@@ -101,13 +101,10 @@ def bank_key(fingerprint: str, config: ExtractConfig) -> str:
     settings = dataclasses.asdict(config)
     for name in _INDIFFERENT:
         del settings[name]
+    image, text = config.image_weights_file, config.text_weights
     files = {
-        name: hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
-        for name, path in (
-            ("image_weights", config.image_weights_file),
-            ("text_weights", config.text_weights_file),
-            ("tokenizer", config.tokenizer_file),
-        )
+        "image_weights": hashlib.sha256(Path(image).read_bytes()).hexdigest() if image else "",
+        "text_weights": text_model.digest(text) if text else "",
     }
     whole = [feature_bank.FORMAT_VERSION, fingerprint, settings, files]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -134,6 +134,15 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def lines(where: str, section: Mapping[str, Any]) -> list[str]:
+    """Lines of a config file that set a section: `    config.extract.text.layers = 6`."""
+    found = []
+    for name, value in section.items():
+        key = f"{where}.{name}"
+        found += lines(key, value) if isinstance(value, Mapping) else [f"    {key} = {value!r}"]
+    return found
+
+
 def run_front_door(main: Callable[[list[str]], None]) -> None:
     """Runs a command; a user's mistake ends in one line and exit status 2, not in a traceback."""
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int32
 
+from umair_jax.data import packing
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.tokenizer import Ragged
 
 FIRST, SECOND, NEGATIVE = TEXTS = ("first", "second", "negative")
-TOKENS, SLOT, POSITION = "tokens", "slot", "position"
+TOKENS, SLOT, POSITION = packing.Packed._fields
 _ROWS = 8  # packed rows come in multiples of this, where the batch is one: so devices can share
 
 
@@ -111,60 +112,10 @@ class PairSource(BatchSource):
         places = np.concatenate([batch[name] for name in self.columns])
         lengths = np.where(places >= 0, self._texts.lengths[places], 0)
         width, size = self._row_tokens, len(order)
-        row, offset = pack(lengths, width)
+        row, offset = packing.pack(lengths, width)
         rows = _rows(int(row.max(initial=0)) + 1, size, width)
-
-        start = row * width + offset
-        slots = np.repeat(np.arange(len(places), dtype=np.int32), lengths)
-        position = np.arange(len(slots)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        there = start[slots] + position
-        found = {
-            TOKENS: (
-                self._texts.pad,
-                self._texts.tokens[self._texts.starts[places][slots] + position],
-            ),
-            SLOT: (-1, slots),
-            POSITION: (0, position),
-        }
-        for name, (fill, values) in found.items():
-            flat = np.full(rows * width, fill, np.int32)
-            flat[there] = values
-            batch[name] = flat.reshape(size, -1)
-        return batch
-
-
-def pack(
-    lengths: Int32[np.ndarray, " S"], width: int
-) -> tuple[Int32[np.ndarray, " S"], Int32[np.ndarray, " S"]]:
-    """Puts runs into as few rows as best-fit-decreasing finds, at most 11/9 of the fewest.
-
-    Args:
-        lengths: Tokens of each run, at most `width`; runs of length 0 take no room.
-        width: Tokens of a row.
-
-    Returns:
-        Row and offset of each run.
-
-    Example:
-        >>> pack(np.array([3, 5, 2]), 8)
-        (array([0, 0, 1], dtype=int32), array([5, 0, 0], dtype=int32))
-    """
-    row, offset = np.zeros(len(lengths), np.int32), np.zeros(len(lengths), np.int32)
-    with_room: list[list[int]] = [[] for _ in range(width + 1)]  # rows by what is free in them
-    rows = 0
-    sizes = lengths.tolist()
-    for run in np.argsort(-lengths, kind="stable").tolist():
-        size = sizes[run]
-        if not size:
-            break
-        free = next((free for free in range(size, width) if with_room[free]), width)
-        if free < width:
-            chosen = with_room[free].pop()
-        else:
-            chosen, rows = rows, rows + 1
-        row[run], offset[run] = chosen, width - free
-        with_room[free - size].append(chosen)
-    return row, offset
+        packed = packing.lay_out(self._texts, places, row, offset, (rows, width))
+        return batch | {name: array.reshape(size, -1) for name, array in packed._asdict().items()}
 
 
 def _rows(needed: int, size: int, width: int) -> int:

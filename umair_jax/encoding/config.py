@@ -25,7 +25,7 @@ class ExtractConfig:
         vocabulary_size: Upper limit of the vocabulary that is learned from the data set.
         max_tokens: Length of a text, start and end marks included; the rest is cut off.
         image_batch: Pictures per call, over all devices of this host.
-        text_batch: Texts per call, over all devices of this host.
+        text_batch: Rows per call, over all devices of this host; short texts share a row.
         shard_items: Items per file of the bank: what an interruption can cost.
         calibration_images: Size of the sample on which the statistics of an untrained network are
             measured, and to which heads that the weights do not bring are fitted.
@@ -39,9 +39,9 @@ class ExtractConfig:
         image_weights: Trained image encoder: a safetensors file of its weights; "builtin" = the one
             that comes with the package; "" = untrained. Where the file says that it has another
             style head or whitening than `image`, its network is taken alone.
-        text_weights: Trained text encoder: a safetensors file of its weights; "builtin" = the one
-            that comes with the package; "" = untrained.
-        tokenizer: The tokenizer.json that belongs to `text_weights`, or "builtin"; "" = learn one.
+        text_weights: Trained text encoder with its tokenizer: a folder, see encoding.text_model;
+            "builtin" = the one that comes with the package; "" = an untrained one, with words
+            learned from the catalogue.
     """
 
     image: ImageEncoderConfig = dataclasses.field(default_factory=ImageEncoderConfig)
@@ -51,7 +51,7 @@ class ExtractConfig:
     vocabulary_size: int = 16_000
     max_tokens: int = 32
     image_batch: int = 64
-    text_batch: int = 256
+    text_batch: int = 64
     shard_items: int = 512
     calibration_images: int = 512
     decode_threads: int = 2
@@ -62,7 +62,6 @@ class ExtractConfig:
     store_dtype: str = "float32"
     image_weights: str = ""
     text_weights: str = ""
-    tokenizer: str = ""
 
     def __post_init__(self):
         unknown = sorted(set(self.text_fields) - set(TEXT_FIELDS))
@@ -88,23 +87,8 @@ class ExtractConfig:
             raise ValueError(
                 f"store_dtype: got {self.store_dtype!r}, expected 'float32' or 'float16'."
             )
-        if bool(self.text_weights) != bool(self.tokenizer):
-            raise ValueError(
-                f"text_weights and tokenizer: got {self.text_weights!r} and {self.tokenizer!r}, "
-                "expected both or neither: trained weights mean nothing with another vocabulary."
-            )
 
     @property
     def image_weights_file(self) -> str:
         """The file that `image_weights` means; "" without any."""
         return pretrained.image_encoder(self.image_weights)
-
-    @property
-    def text_weights_file(self) -> str:
-        """The file that `text_weights` means; "" without any."""
-        return pretrained.text_encoder(self.text_weights)
-
-    @property
-    def tokenizer_file(self) -> str:
-        """The file that `tokenizer` means; "" where one is learned."""
-        return pretrained.tokenizer(self.tokenizer)

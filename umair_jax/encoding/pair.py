@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +11,19 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from tokenizers import Tokenizer
 
-from umair_jax.data.tokenizer import load_tokenizer, table_size
-from umair_jax.encoding import images, texts
+from umair_jax.encoding import images, text_model, texts
 from umair_jax.encoding.config import ExtractConfig
 from umair_jax.encoding.frozen import mesh_for
 from umair_jax.encoding.images import FrozenImageEncoder, Pictures
+from umair_jax.encoding.text_model import TextModel
 from umair_jax.encoding.texts import FrozenTextEncoder, ItemTexts
 from umair_jax.models import weights
 from umair_jax.models.image_encoder import ImageEncoder
 from umair_jax.models.initialise import HostDraws
 from umair_jax.models.text_encoder import TextEncoder
 
-FILES = ("tokenizer.json", "image_encoder.safetensors", "text_encoder.safetensors")
+IMAGE = "image_encoder.safetensors"
+FILES = (IMAGE, *text_model.FILES)
 
 
 @runtime_checkable
@@ -50,7 +50,9 @@ class Encoders:
         self.config, self.image, self.text, self.words = config, image, text, words
         mesh = mesh_for(config.image_batch, config.text_batch)
         self.pictures = FrozenImageEncoder(config, image, mesh)
-        self._texts = FrozenTextEncoder(config, text, words, mesh)
+        self._texts = FrozenTextEncoder(
+            text, words, max_tokens=config.max_tokens, rows=config.text_batch, mesh=mesh
+        )
 
     def start_images(self, images: UInt8[np.ndarray, "B S S 3"]) -> Any:
         """Begins to encode a full batch; returns device arrays (content, style)."""
@@ -92,10 +94,10 @@ def pictures_of(catalogue: Catalogue) -> Pictures:
 
 def save(encoders: Encoders, folder: str | os.PathLike[str]) -> None:
     """Writes tokenizer and weights, so that later items go through the very same encoders."""
-    words, image, text = (Path(folder) / name for name in FILES)
-    encoders.words.save(str(words))
-    weights.save(encoders.image, image)
-    weights.save(encoders.text, text)
+    weights.save(encoders.image, Path(folder) / IMAGE)
+    text, longest = encoders.text, encoders.config.max_tokens
+    written = TextModel(text.cfg, weights.flatten(text), encoders.words, longest)
+    text_model.write(written, folder)
 
 
 def load(folder: str | os.PathLike[str], config: ExtractConfig) -> Encoders:
@@ -104,11 +106,7 @@ def load(folder: str | os.PathLike[str], config: ExtractConfig) -> Encoders:
     Raises:
         ValueError: A file is missing, or does not fit the configuration.
     """
-    words_file, image_file, text_file = (Path(folder) / name for name in FILES)
-    words = load_tokenizer(words_file)
-    text_config = dataclasses.replace(config.text, vocabulary=table_size(words))
-    text = TextEncoder(text_config, rngs=HostDraws(config.seed))
+    found = text_model.read(folder)
     image = ImageEncoder(config.image, rngs=HostDraws(config.seed))
-    weights.load(text, text_file)
-    weights.load(image, image_file)
-    return Encoders(config, image, text, words)
+    weights.load(image, Path(folder) / IMAGE)
+    return Encoders(config, image, found.encoder(config.text, "config.extract.text"), found.words)

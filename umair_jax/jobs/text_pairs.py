@@ -28,12 +28,13 @@ from umair_jax.data.tokenizer import (
     table_size,
     train_tokenizer,
 )
+from umair_jax.encoding import text_model
+from umair_jax.encoding.text_model import TextModel
 from umair_jax.jobs import sections
 from umair_jax.jobs.sections import DataConfig
 from umair_jax.models import weights
-from umair_jax.models.initialise import HostDraws
 from umair_jax.models.layers import check_choice
-from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
+from umair_jax.models.text_encoder import TextEncoderConfig
 from umair_jax.probes import pairs as probe
 from umair_jax.tasks.text_pairs import PairObjectiveConfig, TextPairsTask
 from umair_jax.training import retrieval
@@ -41,7 +42,7 @@ from umair_jax.training.evaluation import Arrays, Evaluator
 from umair_jax.training.settings import FitConfig
 from umair_jax.training.state import State, judged
 
-WEIGHTS, TOKENIZER, LANGUAGES = "text_encoder.safetensors", "tokenizer.json", "languages.jsonl"
+LANGUAGES = "languages.jsonl"
 _PADDING_SAMPLE = 20  # batches
 
 
@@ -54,7 +55,8 @@ class WordsConfig:
         max_tokens: Longest text, marks included; the rest is cut off. Also the length of a row into
             which several texts are packed.
         tokenizer: A tokenizer.json in place of a learned one; "" = learn one.
-        weights: Weights of an encoder of the same shape, which belong to `tokenizer`; "" = random.
+        weights: A trained text encoder that training starts from, with its tokenizer: a folder, see
+            encoding.text_model, or "builtin"; "" = random weights.
     """
 
     vocabulary_size: int = 10_000
@@ -65,10 +67,10 @@ class WordsConfig:
     def __post_init__(self):
         if self.max_tokens < 3:
             raise ValueError(f"max_tokens: got {self.max_tokens}, expected 3 or more")
-        if self.weights and not self.tokenizer:
+        if self.weights and self.tokenizer:
             raise ValueError(
-                f"words: got weights {self.weights!r} without a tokenizer; give the one that they "
-                "were trained with"
+                f"words: got weights {self.weights!r} and tokenizer {self.tokenizer!r}; expected "
+                "one of them: weights bring the tokenizer that they were trained with"
             )
 
 
@@ -212,16 +214,11 @@ class TextPairsJob:
     ) -> dict[str, Any]:
         """Writes the encoder, its tokenizer, and a line for each pair of languages."""
         encoder = self.task.encoder(judged(state)[0])
-        shape = json.dumps(dataclasses.asdict(encoder.cfg))
-        weights.save(
-            encoder,
-            workdir / WEIGHTS,
-            dtype=self.exported.dtype,
-            metadata={weights.SETTINGS: shape},
-        )
-        (workdir / TOKENIZER).write_text(self.words.to_str(pretty=False) + "\n", "utf-8")
-        arrays = predict(self.held_out["test"])
-        rank = probe.ranks(self.pairs, "test", arrays[FIRST], arrays[SECOND])
+        arrays = weights.flatten(encoder)
+        model = TextModel(encoder.cfg, arrays, self.words, self.options.max_tokens)
+        text_model.write(model, workdir, dtype=self.exported.dtype)
+        vectors = predict(self.held_out["test"])
+        rank = probe.ranks(self.pairs, "test", vectors[FIRST], vectors[SECOND])
         lines = probe.by_language(self.pairs, "test", rank)
         text = "\n".join(json.dumps(line) for line in lines)
         (workdir / LANGUAGES).write_text(text + "\n", "utf-8")
@@ -265,15 +262,15 @@ def assemble(config: ConfigDict, console: Console) -> TextPairsJob:
     pairs = pair_split.build(dataset.items, made["pairs"])
     if pairs.report.counts:
         console.print(pairs.report.table())
-    if words_config.tokenizer:
+    start = None
+    if words_config.weights:
+        found = text_model.read(words_config.weights)
+        words, start = found.words, found.encoder(made["model"], "config.model")
+    elif words_config.tokenizer:
         words = load_tokenizer(words_config.tokenizer)
     else:
         words = train_tokenizer(pairs.texts_of("train"), words_config.vocabulary_size)
     shape = dataclasses.replace(made["model"], vocabulary=table_size(words))
-    start = None
-    if words_config.weights:
-        start = TextEncoder(shape, rngs=HostDraws(0))
-        weights.load(start, words_config.weights)
     return TextPairsJob(
         config,
         dataset,

@@ -133,8 +133,19 @@ def write(
         )
     partial = Path(path).with_suffix(".partial")
     # Not save_file, which hides the file from other users of a shared folder.
-    partial.write_bytes(serialise(stored, None if metadata is None else dict(metadata)))
+    partial.write_bytes(_sorted(serialise(stored, None if metadata is None else dict(metadata))))
     os.replace(partial, path)
+
+
+def _sorted(contents: bytes) -> bytes:
+    """A safetensors file with its metadata in order, which the library writes in a random one."""
+    start = 8 + int.from_bytes(contents[:8], "little")
+    header = json.loads(contents[8:start])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + contents[start:]
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

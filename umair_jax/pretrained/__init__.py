@@ -1,6 +1,6 @@
 """Trained weights that come with the package; the model cards beside them say how they were made.
 
-A setting that takes a file of weights takes "builtin" too: the ones from here.
+A setting that takes a file or folder of weights takes "builtin" too: the ones from here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,6 @@ def image_encoder(setting: str) -> str:
     return str(IMAGE_ENCODER) if setting == BUILTIN else setting
 
 
-def text_encoder(setting: str) -> str:
-    """The file that `config.extract.text_weights` means; "" stays "", no weights at all."""
-    return str(TEXT_ENCODER) if setting == BUILTIN else setting
-
-
-def tokenizer(setting: str) -> str:
-    """The file that `config.extract.tokenizer` means; "" stays "": one is learned."""
-    return str(TOKENIZER) if setting == BUILTIN else setting
+def text_model(setting: str) -> str:
+    """The folder that `config.extract.text_weights` means; "" stays "", no weights at all."""
+    return str(TEXT_ENCODER.parent) if setting == BUILTIN else setting
