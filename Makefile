@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile
 
-.PHONY: train test check bench-input bench-ranker bench-resnet bench-quality clean
+.PHONY: train test check bench-input bench-ranker bench-resnet bench-quality bench-text clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -29,6 +29,9 @@ bench-quality: $(VENV)/.installed
 
 bench-ranker: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.ranker $(ARGS)
+
+bench-text: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.text $(ARGS)
 
 bench-resnet: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.resnet $(ARGS)

@@ -6,6 +6,9 @@ import pytest
 
 from benchmarks import input as input_bench
 from benchmarks import machine, made_up, ranker, report, resnet, rounds, timm_resnet
+from benchmarks import text as text_bench
+from tests.sentence_models import GOLDEN
+from umair_jax.encoding import text_model
 from umair_jax.models.image_encoder import ImageEncoderConfig
 
 ALWAYS = {"bench", "case", "ours", "peer", "ratio", "unit", "versions", "date", "cpu"}
@@ -203,3 +206,54 @@ def test_contenders_take_turns():
     assert order == ["a", "b", "c", "b", "c", "a"]
     assert contenders[0].rate == pytest.approx(3 / contenders[0].seconds)
     assert contenders[0].fastest_seconds <= contenders[0].seconds
+
+
+class _NoLibrary:
+    missing = "sentence-transformers cannot be imported: not here"
+
+    def __init__(self, folder, max_tokens):
+        self.folder = folder
+
+
+class _Twin(_NoLibrary):
+    """Stands in for sentence-transformers: the model that was written for it, run by ourselves."""
+
+    missing = ""
+    about: ClassVar = {"torch_threads": 1}
+
+    def encode(self, texts, batch_size):
+        model = text_model.read(self.folder)
+        frozen = text_bench.FrozenTextEncoder(model.encoder(), model.words, max_tokens=12)
+        return frozen.encode(texts)[0]
+
+    def train_step(self, batches, scale):
+        assert {len(first) for first, second in batches} == {2}
+        return lambda: None
+
+    def wait(self, result):
+        pass
+
+
+@pytest.mark.parametrize(("peer", "rows"), [(_NoLibrary, [1, 1]), (_Twin, [2, 1])])
+def test_text_measures_both_parts_with_and_without_a_peer(
+    peer, rows, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(text_bench, "SentencePeer", peer)
+    sizes = {"texts": 16, "batch_size": 8, "pairs": 2, "max_tokens": 12, "rounds": 1}
+    options = [f"--{name}={value}" for name, value in (sizes | {"round_seconds": 0}).items()]
+    place = f"--weights={GOLDEN / 'distilbert'}"
+    results = text_bench.main([*options, place, f"--out={tmp_path / 'text.jsonl'}"])
+    written = (tmp_path / "text.jsonl").read_text("utf-8").splitlines()
+    assert capsys.readouterr().out.splitlines() == written
+    assert [json.loads(line) for line in written] == results
+    parts = [row["part"] for row in results]
+    assert [parts.count(part) for part in text_bench.PARTS] == rows
+    for row in results:
+        assert row.keys() >= ALWAYS
+        assert row["ours"] > 0
+        if peer is _NoLibrary:
+            assert row["ratio"] is None
+            assert row["torch"] == peer.missing
+        else:
+            assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+    assert results[0].get("largest_cosine_distance", 0) < 1e-6

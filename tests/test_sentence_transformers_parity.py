@@ -1,11 +1,16 @@
 """Against sentence-transformers itself, where it is installed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from benchmarks import text as text_bench
+from benchmarks.torch_sentences import SentencePeer
 from tests import sentence_models
-from tests.sentence_models import SHAPES, TEXTS
+from tests.sentence_models import LONGEST, SHAPES, TEXTS
 from tests.test_sentence_transformers import vectors_of
+from umair_jax.encoding import text_model
 from umair_jax.interop.sentence_transformers import (
     read_sentence_transformers,
     write_sentence_transformers,
@@ -46,3 +51,25 @@ def test_a_real_model_agrees():
     vectors = vectors_of(read_sentence_transformers(folder), texts)
     cosine = (vectors * expected).sum(1) / np.linalg.norm(expected, axis=1)
     assert (cosine > 1 - 1e-4).all()
+
+
+def test_the_benchmarks_peer_takes_the_same_step(tmp_path):
+    """The loss of the first update, dropout off."""
+    import torch
+
+    folder = tmp_path / "model"
+    sentence_models.save("distilbert", folder, seed=3)
+    batches = [(["a red cat", "cat", "dog sat"], ["blue dog", "the mat", "on a mat again"])]
+    peer = SentencePeer(folder, LONGEST)
+    for module in peer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for layer in peer.model[0].auto_model.transformer.layer:
+        layer.attention.dropout.p = 0.0
+    model = text_model.read(folder)
+    still = dataclasses.replace(model, config=dataclasses.replace(model.config, dropout=0.0))
+    pairs = list(zip(*batches[0], strict=True)) * text_bench._BATCHES
+    settings = text_bench.Settings(0, 8, 3, LONGEST, 1, 0)
+    step, unpack = text_bench._our_step(settings, still, pairs)
+    theirs = float(peer.train_step(batches, text_bench._SCALE)())
+    assert unpack(step())["loss"][0] == pytest.approx(theirs, rel=1e-4)
