@@ -97,9 +97,10 @@ def run(settings: Settings, place: str, parts: Sequence[str], folder: Path) -> l
     cfg = model.config
     write_sentence_transformers(cfg, model.arrays, model.words, folder / "model")
     peer = SentencePeer(folder / "model", settings.max_tokens)
+    named = Path(place).name if place else "random weights"
     about = machine.describe() | {
         "device": jax.devices()[0].device_kind,
-        "network": f"{cfg.layers} layers of width {cfg.width}, {place or 'random weights'}",
+        "network": f"{cfg.layers} layers of width {cfg.width}, {Path(place).name if place else 'random weights'}",
     }
     about |= {"torch": peer.missing} if peer.missing else peer.about
     if peer.missing:

@@ -348,6 +348,8 @@ def _write_arrays(
 
 
 def _write_tokenizer(tokenizer: Tokenizer, longest: int, folder: Path) -> None:
+    # Without it the library says that models need torch; its tokenizer does not.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import PreTrainedTokenizerFast  # slow to import
 
     found = {role: find_mark(tokenizer, mark) for role, mark in _MARKS.items()}
