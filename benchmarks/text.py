@@ -100,7 +100,7 @@ def run(settings: Settings, place: str, parts: Sequence[str], folder: Path) -> l
     named = Path(place).name if place else "random weights"
     about = machine.describe() | {
         "device": jax.devices()[0].device_kind,
-        "network": f"{cfg.layers} layers of width {cfg.width}, {Path(place).name if place else 'random weights'}",
+        "network": f"{cfg.layers} layers of width {cfg.width}, {named}",
     }
     about |= {"torch": peer.missing} if peer.missing else peer.about
     if peer.missing:

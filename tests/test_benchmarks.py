@@ -234,15 +234,14 @@ class _Twin(_NoLibrary):
         pass
 
 
-@pytest.mark.parametrize(("peer", "rows"), [(_NoLibrary, [1, 1]), (_Twin, [2, 1])])
-def test_text_measures_both_parts_with_and_without_a_peer(
-    peer, rows, monkeypatch, tmp_path, capsys
-):
+@pytest.mark.parametrize(("peer", "rows"), [(_NoLibrary, [1, 0]), (_Twin, [2, 1])])
+def test_text_measures_with_and_without_a_peer(peer, rows, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(text_bench, "SentencePeer", peer)
     sizes = {"texts": 16, "batch_size": 8, "pairs": 2, "max_tokens": 12, "rounds": 1}
     options = [f"--{name}={value}" for name, value in (sizes | {"round_seconds": 0}).items()]
-    place = f"--weights={GOLDEN / 'distilbert'}"
-    results = text_bench.main([*options, place, f"--out={tmp_path / 'text.jsonl'}"])
+    options += [f"--weights={GOLDEN / 'distilbert'}", f"--out={tmp_path / 'text.jsonl'}"]
+    parts = [part for part, count in zip(text_bench.PARTS, rows, strict=True) if count]
+    results = text_bench.main([*options, "--parts", *parts])
     written = (tmp_path / "text.jsonl").read_text("utf-8").splitlines()
     assert capsys.readouterr().out.splitlines() == written
     assert [json.loads(line) for line in written] == results
