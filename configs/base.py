@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.schema.bookmark_rate = (
         *(0.12, 0.16, 0.20, 0.24, 0.28, 0.32, 0.36, 0.40, 0.45, 0.50, 0.55, 0.60),
     )
-    config.schema.interest_vectors = ("text", "style")
+    config.schema.interest_vectors = ("text", "style", "content")
     config.schema.drop = ()
 
     config.features = ConfigDict()
@@ -93,7 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "standardise": True,
             "projection": 0,
         },
-        "whiten_content": 192,
+        "whiten_content": 64,
         "whiten_style": 64,
         "whiten_shrinkage": 0.1,
         "pre_activation": False,

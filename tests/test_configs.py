@@ -134,16 +134,18 @@ def test_base_has_the_fields_of_the_paper_and_a_few_more():
     schema = built(config_of("base"))["schema"].schema()
     names = [field.name for field in schema.fields]
     paper = [field.name for field in Schema.paper().fields]
-    added = ["bookmark_rate", "long_term_interest_style", "short_term_interest_style"]
-    assert names == paper + added
+    added = [
+        f"{term}_term_interest_{kind}"
+        for kind in ("style", "content")
+        for term in ("long", "short")
+    ]
+    assert names == [*paper, "bookmark_rate", *added]
     rate = schema.field("bookmark_rate")
     assert (rate.kind, rate.side) == (Kind.BUCKET, Side.ITEM)
     assert all(0 < edge < 1 for edge in rate.boundaries)
     for field in schema.dense(Side.USER):
-        assert field.column.removeprefix("long_term_").removeprefix("short_term_") in (
-            "text",
-            "style",
-        )
+        kind = field.column.removeprefix("long_term_").removeprefix("short_term_")
+        assert kind in ("text", "style", "content")
 
 
 # Full size --------------------------------------------------------------------------------------
