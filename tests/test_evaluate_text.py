@@ -56,6 +56,7 @@ def test_every_encoder_has_numbers_for_every_perspective(measured):
         assert "explanation" not in summary[name]
     assert [(line["from"], line["to"]) for line in summary["languages"]] == [("en", "fr")]
     assert np.isfinite(summary["builtin"]["uniformity"])
+    assert summary["builtin"]["unknown_tokens"] == 0
 
 
 def test_nearest_texts_are_others_of_the_held_out_ones(measured):

@@ -47,8 +47,8 @@ def evaluate_text(
         console: Where tables go.
 
     Returns:
-        The summary: {encoder: {perspective: {recall_at_1, recall_at_10, mrr}, "alignment",
-        "uniformity"}}, a folder's encoder under its name, and "languages" and "nearest" of the
+        The summary: {encoder: {perspective: {recall_at_1, recall_at_10, mrr}, "unknown_tokens",
+        "alignment", "uniformity"}}, a folder's encoder under its name, and "languages" and "nearest" of the
         first one.
 
     Raises:
@@ -83,9 +83,10 @@ def evaluate_text(
     vectors = {}
     for name, (encoder, model) in encoders.items():
         frozen = encoding.FrozenTextEncoder(encoder, model.words, max_tokens=model.max_tokens)
-        raw, _ = frozen.encode(texts)
+        raw, counts = frozen.encode(texts)
         vectors[name] = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
         found[name] = _measured(pairs, vectors[name], first, second)
+        found[name]["unknown_tokens"] = counts["unknown_tokens"]
         found[name]["alignment"] = retrieval.alignment(vectors[name][first], vectors[name][second])
         found[name]["uniformity"] = retrieval.uniformity(vectors[name])
     sparse = _ngrams(pairs.texts_of("train"), texts, console)
@@ -179,6 +180,12 @@ def show(summary: dict[str, Any], console: Console) -> None:
                 cells = [f"{values[metric]:.3f}" for metric in metrics]
                 table.add_row(name.replace("_", " "), perspective, *cells)
     console.print(table)
+    unknown = [
+        f"{name} {summary[name]['unknown_tokens']:,}"
+        for name in summary["encoders"]
+        if "unknown_tokens" in summary[name]
+    ]
+    console.print(f"Tokens of held-out texts that are not in the vocabulary: {', '.join(unknown)}.")
     leader = summary["encoders"][0]
     table = Table(title=f"Multilingual pairs, {leader}", title_justify="left")
     for name in ("from", "to", "pairs", *metrics):
