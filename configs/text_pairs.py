@@ -2,10 +2,10 @@
 
     python -m umair_jax.train --config=configs/text_pairs.py
 
-trains the encoder of the package, from random weights on the built-in pairs: about 25 minutes
-on two CPU cores (AMD EPYC, jax 0.10.2), 580 pairs/s, some of it beside other work, 2.3 GiB. Partners
-of held-out texts among the ten nearest: 0.641 multilingual, 0.352 relation, 0.426 explanation (seed
-0). The model card is umair_jax/pretrained/text_encoder.md.
+trains the encoder of the package, from random weights on the built-in pairs: about 25 minutes on
+two CPU cores (AMD EPYC, jax 0.10.2), 580 pairs/s, some of it beside other work, 2.3 GiB. Partners
+of held-out texts among the ten nearest: 0.641 multilingual, 0.352 relation, 0.426 explanation (one
+seed). The model card is umair_jax/pretrained/text_encoder.md.
 
     python -m umair_jax.train --config=configs/text_pairs.py:FOLDER
 

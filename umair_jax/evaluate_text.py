@@ -48,8 +48,8 @@ def evaluate_text(
 
     Returns:
         The summary: {encoder: {perspective: {recall_at_1, recall_at_10, mrr}, "unknown_tokens",
-        "alignment", "uniformity"}}, a folder's encoder under its name, and "languages" and "nearest" of the
-        first one.
+        "alignment", "uniformity"}}, a folder's encoder under its name, and "languages" and
+        "nearest" of the first one.
 
     Raises:
         ValueError: The config, the weights or the pairs cannot be used, or two folders have one
