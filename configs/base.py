@@ -2,7 +2,7 @@
 
     python -m umair_jax.train --config=configs/base.py
 
-Two CPU cores: 99 s the first time, 64 s with the data set and the feature bank there, 1.9 GiB.
+Two CPU cores: 103 s the first time, 62 s with the data set and the feature bank there, 2.0 GiB.
 Test AUC 0.8131 (mean of the seeds 0, 1, 2) on simulated bookmarks, where the oracle has 0.9238;
 `make bench-quality` prints it again.
 """

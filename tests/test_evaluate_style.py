@@ -311,7 +311,7 @@ def test_queries_of_the_figure_are_spread(path):
         (("--data=a",), "--data: got it with --task=run; expected --task=style"),
         (("--task=style", "--checkpoint=3"), "--checkpoint: got it with --task=style; expected"),
         (("--task=text", "--data=a"), "--data: got it with --task=text; expected --task=style"),
-        (("--task=text", "--weights=a"), "--weights and --tokenizer: got 'a' and ''; expected"),
+        (("--task=text", "--weights=a"), "--config: cannot be read: configs/base.py"),
         ((), "--workdir: got nothing; expected the folder of a run"),
         (("a",), "got ['a']; expected flags only"),
     ],

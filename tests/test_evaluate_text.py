@@ -76,6 +76,8 @@ def test_what_does_not_fit_is_refused(measured, tmp_path):
     _, _, config = measured
     with pytest.raises(ValueError, match="expected pairs"):
         evaluate_text(base.get_config(), tmp_path)
+    with pytest.raises(ValueError, match="text model: got 'nowhere', expected a folder"):
+        evaluate_text(config, tmp_path, ("nowhere",), console=Console(quiet=True))
     for place in ("builtin", str(tmp_path / "untrained")):
         with pytest.raises(ValueError, match="is taken; rename the folder"):
             evaluate_text(config, tmp_path, ("builtin", place), console=Console(quiet=True))

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 from umair_jax import settings
@@ -202,6 +203,18 @@ def test_an_unknown_config_key_is_named(key, hint, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"error: unknown config key {key!r}; {hint}")
     assert said.count("\n") == 1
+
+
+def test_an_error_inside_a_config_is_told_without_its_traceback(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "strict.py"
+    path.write_text("def get_config(arg):\n    raise ValueError('got %r, expected none' % arg)\n")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    monkeypatch.setattr(settings.flags, "FLAGS", lambda argv: values([*argv, f"--config={path}:x"]))
+    assert front_door(monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("ValueError: got 'x', expected none\n")
+    assert "File" not in said
 
 
 def test_a_bug_in_a_config_file_is_not_a_misspelt_key(monkeypatch):

@@ -86,11 +86,13 @@ def main(argv: list[str]) -> None:
             untrained=values.untrained,
         )
         workdir = values.workdir or "runs/style"
-        evaluate_style(values.config, values.data, workdir, options, values.weights)
+        evaluate_style(
+            settings.loaded(values.config), values.data, workdir, options, values.weights
+        )
         return
     if values.task == "text":
         places = (values.weights or pretrained.BUILTIN).split(",")
-        evaluate_text(values.config, values.workdir or "runs/text", places)
+        evaluate_text(settings.loaded(values.config), values.workdir or "runs/text", places)
         return
     if not values.workdir:
         raise ValueError("--workdir: got nothing; expected the folder of a run, like runs/base")

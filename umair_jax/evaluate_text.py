@@ -63,6 +63,7 @@ def evaluate_text(
             f"config: got the sections {', '.join(sections)}; expected pairs, as in "
             "configs/text_pairs.py; it says which texts are held out"
         )
+    models = {name: text_model.read(place) for name, place in _named(places).items()}
     options = settings.build(PairsConfig, sections["pairs"], "config.pairs")
     items = None  # beside a file, the catalogue's pairs are never held out
     if not options.path:
@@ -74,7 +75,6 @@ def evaluate_text(
     first = np.array([place[pairs.texts[i]] for i in pairs.a[rows]])
     second = np.array([place[pairs.texts[i]] for i in pairs.b[rows]])
 
-    models = {name: text_model.read(place) for name, place in _named(places).items()}
     leader, model = next(iter(models.items()))
     random = TextEncoder(model.config, rngs=HostDraws(0))
     encoders = {name: (model.encoder(), model) for name, model in models.items()}

@@ -22,6 +22,7 @@ from ml_collections.config_flags import config_path
 T = TypeVar("T")
 
 _UNFIT: Any = object()
+_NOT_LOADED = "Failed loading config file"
 
 
 def build(kind: type[T], section: Mapping[str, Any] | ConfigDict, where: str = "config") -> T:
@@ -143,6 +144,12 @@ def lines(where: str, section: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def loaded(config: Any) -> ConfigDict:
+    """The config of a flag; the stand-in for a file that cannot be read raises its error here."""
+    _ = config.is_locked
+    return config
+
+
 def run_front_door(main: Callable[[list[str]], None]) -> None:
     """Runs a command; a user's mistake ends in one line and exit status 2, not in a traceback."""
 
@@ -156,7 +163,10 @@ def run_front_door(main: Callable[[list[str]], None]) -> None:
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
-            raise ValueError(" ".join(str(error).split())) from error
+            # The traceback of a config's own error is in the text of this one.
+            said, _, trace = str(error).partition("Traceback (most recent call last)")
+            last = trace.strip().splitlines()[-1:]
+            raise ValueError(" ".join([*said.split(), *last])) from error
         except (AttributeError, KeyError, TypeError) as error:
             # Only the look-up of an override; a bug in a config's own file is not a misspelt key.
             frames = traceback.extract_tb(error.__traceback__)
@@ -168,6 +178,13 @@ def run_front_door(main: Callable[[list[str]], None]) -> None:
         app.run(quietly, flags_parser=parse)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        # ml_collections keeps this one until the config is read.
+        if _NOT_LOADED not in str(error):
+            raise
+        tried = str(error).split("path]:")[-1]
+        print(f"error: --config: cannot be read: {' '.join(tried.split())}", file=sys.stderr)
         sys.exit(2)
 
 

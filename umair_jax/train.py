@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"arguments: got {argv[1:]}; expected flags only, like --config.seed=1")
     values = flags.FLAGS
     name = Path(config_flags.get_config_filename(values["config"])).stem
-    train(values.config, values.workdir or Path("runs") / name, values.restart)
+    train(settings.loaded(values.config), values.workdir or Path("runs") / name, values.restart)
 
 
 if __name__ == "__main__":
