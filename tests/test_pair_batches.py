@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from tests.test_packing import ragged
 from umair_jax.data.pair_batches import PairSource, padding_share
-from umair_jax.data.tokenizer import Ragged
 
 WIDTH = 16
 
@@ -10,14 +10,7 @@ WIDTH = 16
 @pytest.fixture(scope="module")
 def texts():
     lengths = np.random.default_rng(0).integers(3, WIDTH + 1, 50).astype(np.int32)
-    return Ragged(
-        tokens=np.arange(1, lengths.sum() + 1, dtype=np.int32),  # no two tokens are the same
-        lengths=lengths,
-        starts=np.cumsum(lengths, dtype=np.int64) - lengths,
-        pad=0,
-        unknown=0,
-        truncated=0,
-    )
+    return ragged(lengths)
 
 
 def source(texts, batch_size=8, pairs=23, **options):

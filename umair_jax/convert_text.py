@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from umair_jax import pretrained, settings
+from umair_jax import settings
 from umair_jax.encoding import text_model
 from umair_jax.encoding.text_model import TextModel
-from umair_jax.interop.sentence_transformers import (
-    MODULES,
-    read_sentence_transformers,
-    write_sentence_transformers,
-)
+from umair_jax.interop import files
+from umair_jax.interop.sentence_transformers import write_sentence_transformers
 
 TARGETS = ("umair", "sentence-transformers")
 
@@ -57,14 +52,7 @@ def convert_text(
         raise ValueError(
             f"--output: got no folder {str(folder.parent)!r}, expected one to write to."
         )
-    dropped: Mapping[str, str] = {}
-    family = "umair_jax"
-    if (Path(pretrained.text_model(str(source))) / MODULES).is_file():
-        theirs = read_sentence_transformers(source)
-        family, dropped = f"sentence-transformers, {theirs.family}", theirs.dropped
-        found = TextModel(theirs.config, theirs.arrays, theirs.tokenizer, theirs.max_tokens)
-    else:
-        found = text_model.read(source)
+    found = text_model.read(source)
     if to == "umair":
         lines = _written(found, folder, dtype)
     else:
@@ -77,7 +65,7 @@ def convert_text(
             dtype=dtype,
         )
         lines = [f"    sentence_transformers.SentenceTransformer({str(target)!r})"]
-    console.print(_table(found, family, dropped))
+    console.print(_table(found))
     size = sum(path.stat().st_size for path in folder.rglob("*")) / 1e6
     for line in (f"Wrote {target}: {size:.1f} MB, {dtype}. To use it:", *lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -93,15 +81,8 @@ def config_lines(found: TextModel, folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _written(found: TextModel, folder: Path, dtype: str) -> list[str]:
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        text_model.write(found, partial, dtype=dtype)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with files.new_folder(folder) as made:
+        text_model.write(found, made, dtype=dtype)
     return [
         *config_lines(found, folder),
         "To train it further, or to measure it:",
@@ -111,20 +92,20 @@ def _written(found: TextModel, folder: Path, dtype: str) -> list[str]:
     ]
 
 
-def _table(found: TextModel, family: str, dropped: Mapping[str, str]) -> Table:
+def _table(found: TextModel) -> Table:
     config = found.config
     table = Table(show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     dense = f", dense layer to {config.output} with {config.activation}" if config.output else ""
     rows = {
-        "family": family,
+        "family": found.origin,
         "transformer": f"{config.layers} layers of width {config.width}, {config.heads} heads",
         "vector": f"{config.pooling} over the tokens{dense}"
         + (", length 1" if config.normalise else ""),
         "tokenizer": f"{config.vocabulary:,} tokens; texts of up to {found.max_tokens}",
         "parameters": f"{sum(array.size for array in found.arrays.values()):,}",
-        "dropped": "; ".join(f"{name}: {reason}" for name, reason in dropped.items()),
+        "dropped": "; ".join(f"{name}: {reason}" for name, reason in found.dropped.items()),
     }
     for name, value in rows.items():
         if value:

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +40,16 @@ class TextModel:
         arrays: Its weights, by the paths of a `TextEncoder`.
         words: Its tokenizer.
         max_tokens: Longest text, marks included.
+        origin: What kind of folder it was read from.
+        dropped: Entries of the files that were left out, and why.
     """
 
     config: TextEncoderConfig
     arrays: dict[str, np.ndarray]
     words: Tokenizer
     max_tokens: int
+    origin: str = "umair_jax"
+    dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def encoder(
         self, config: TextEncoderConfig | None = None, where: str = "config"
@@ -87,7 +92,14 @@ def read(place: str | os.PathLike[str]) -> TextModel:
     folder = Path(pretrained.text_model(str(place)))
     if (folder / sentence_transformers.MODULES).is_file():
         found = sentence_transformers.read_sentence_transformers(folder)
-        return TextModel(found.config, found.arrays, found.tokenizer, found.max_tokens)
+        return TextModel(
+            found.config,
+            found.arrays,
+            found.tokenizer,
+            found.max_tokens,
+            f"sentence-transformers, {found.family}",
+            found.dropped,
+        )
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(

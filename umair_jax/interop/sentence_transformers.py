@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,9 +153,6 @@ def write_sentence_transformers(
         ValueError: Hugging Face has no transformer that computes the same, the tokenizer does not
             fit, or the folder is there.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder}: got a folder that is there, expected a new one.")
     if words.table_size(tokenizer) != config.vocabulary:
         raise ValueError(
             f"tokenizer: got {words.table_size(tokenizer):,} tokens, expected the encoder's "
@@ -166,16 +162,10 @@ def write_sentence_transformers(
     whole = key_map.to_ours(arrays, [Rule(name, name) for name in arrays])
     whole.complete(leaf_shapes(config), "weights of the text encoder")
     longest = max_tokens or config.max_positions
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _write_chain(config, family, arrays, longest, dtype, partial)
-        _write_json(partial / "config.json", settings)
-        _write_tokenizer(tokenizer, longest, partial)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with files.new_folder(folder) as made:
+        _write_chain(config, family, arrays, longest, dtype, made)
+        _write_json(made / "config.json", settings)
+        _write_tokenizer(tokenizer, longest, made)
 
 
 def _write_chain(
