@@ -65,6 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.features.log_style = False
     config.features.standardise = False
     config.features.zero = ()
+    config.features.history = 0  # bookmarked items that a ranker reads one by one
     config.features.vector_dtype = "float32"
 
     # ResNet101's topology at a quarter of its width: the network of the weights in the package.
@@ -143,6 +144,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.extract.text_weights = "builtin"
 
     config.model = ConfigDict()
+    config.model.name = "umair_fps"
     config.model.meta = True
     config.model.tower_widths = (256, 64)
     config.model.modality_width = 64

@@ -83,8 +83,9 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
             "oracle: the true probabilities of the test labels. constant: their mean for all.\n"
             "share: how far test is on the way from constant to oracle."
         )
-    weights = "  ".join(f"{k} {v:.3f}" for k, v in summary["modality_weights"].items())
-    console.print(f"Mean modality weights on test: {weights}")
+    if summary["modality_weights"]:
+        weights = "  ".join(f"{k} {v:.3f}" for k, v in summary["modality_weights"].items())
+        console.print(f"Mean modality weights on test: {weights}")
 
 
 def _with_half_width(values: Mapping[str, Any], metric: str) -> str:

@@ -127,6 +127,18 @@ def build_histories(
     )
 
 
+def latest_bookmarks(histories: Histories, count: int) -> Int32[np.ndarray, "S L"]:
+    """Item rows of the latest `count` bookmarks of every state's long window.
+
+    The latest comes first; 0 where the window holds fewer.
+    """
+    place = histories.state_end[:, None] - 1 - np.arange(count)
+    there = place >= histories.long_start[:, None]
+    if not len(histories.positives_item):
+        return np.zeros(there.shape, np.int32)
+    return np.where(there, histories.positives_item[np.where(there, place, 0)], np.int32(0))
+
+
 def _unique(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First position of every distinct key, in ascending order, and the number of each key."""
     _, first, number = np.unique(keys, return_index=True, return_inverse=True)

@@ -26,6 +26,7 @@ from umair_jax.data.interests import (
     build_histories,
     interest_tags,
     interest_vectors,
+    latest_bookmarks,
     popularity_as_of,
     tag_vocabulary,
 )
@@ -34,6 +35,7 @@ from umair_jax.data.standardise import log_gram, moments
 
 VECTORS = ("content", "style", "text")
 WINDOWS = ("long_term_", "short_term_")
+HISTORY = "history"
 COUNTED = ("total_view", "total_bookmarks", "bookmark_rate")
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16}
 
@@ -56,6 +58,8 @@ class RankingConfig:
             catalogue. Without, vectors go in as the encoders made them, as in the published code.
         zero: Vectors ("content", "style", "text") that are replaced by zeros, in the items and
             in what is derived from them, to measure what they are worth.
+        history: Bookmarks of a state, the most recent ones of the long-term window, that are
+            kept as item rows; 0 = none, for the rankers that do not read them.
         vector_dtype: "float32" or "bfloat16": of the vectors on the devices.
     """
 
@@ -69,6 +73,7 @@ class RankingConfig:
     log_style: bool = False
     standardise: bool = True
     zero: tuple[str, ...] = ()
+    history: int = 0
     vector_dtype: str = "float32"
 
     def __post_init__(self):
@@ -76,6 +81,8 @@ class RankingConfig:
         for name in self.zero:
             if name not in VECTORS:
                 raise ValueError(f"zero: got {name!r}, expected some of {', '.join(VECTORS)}")
+        if self.history < 0:
+            raise ValueError(f"history: got {self.history}, expected 0 or more bookmarks")
         if self.vector_dtype not in DTYPES:
             raise ValueError(
                 f"vector_dtype: got {self.vector_dtype!r}, expected one of {', '.join(DTYPES)}"
@@ -94,7 +101,8 @@ class RankingData:
         context: "item_rows" [N+1, 2*Fi], "user_rows" [U+1, 2*Fu], "state_rows" [S, 2*Fs] int32:
             rows of the embedding table, then of the wide weights (0 in the places of counted
             fields); "present" bool [N+1, 3] for VECTORS; one array [N+1, D] or [S, D] for every
-            dense field, by its column.
+            dense field, by its column; where asked for, "history" int32 [S, L]: item rows of the
+            latest bookmarks, the latest first, 0 = none.
     """
 
     schema: Schema
@@ -160,6 +168,8 @@ def build(
         "present": np.stack([_present(bank, name) for name in VECTORS], axis=1),
         **_dense(schema, bank, vectors, histories, DTYPES[config.vector_dtype]),
     }
+    if config.history:
+        context[HISTORY] = latest_bookmarks(histories, config.history)
     return RankingData(schema, split, columns, context)
 
 

@@ -1,4 +1,4 @@
-"""The main job: data set, feature bank, ranker, evaluation."""
+"""The main job: data set, feature bank, UMAIR-FPS or a baseline, evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from umair_jax.encoding import ExtractConfig
 from umair_jax.extract import bank_key, extract
 from umair_jax.jobs import sections
 from umair_jax.jobs.sections import DataConfig
-from umair_jax.models.ranker import RankerConfig
+from umair_jax.models.inputs import InputShapes
+from umair_jax.models.layers import check_choice
+from umair_jax.models.rankers import RANKERS, UMAIR_FPS
 from umair_jax.tasks import bookmarks
 from umair_jax.tasks.bookmarks import BookmarksTask
 from umair_jax.training.evaluation import Evaluator
@@ -133,12 +135,27 @@ def assemble(config: ConfigDict, console: Console) -> BookmarksJob:
     schema = made["schema"].schema()
     model = config.to_dict().get("model", {})
     # Mistakes come to light before the data are prepared and encoded.
-    settings.build(RankerConfig, model, "config.model")
+    ranker(model, {})
     dataset = sections.prepared(made["data"], console)
     key = bank_key(dataset.catalogue_fingerprint, made["extract"])
     bank_dir = Path(made["data"].root) / "banks" / key[:16]
     bank = extract(dataset, made["extract"], bank_dir, console=console)
     data = ranking.build(dataset, bank, schema, made["features"])
-    given = {**model, **bookmarks.shape_of(data.schema)}
-    task = BookmarksTask(data, settings.build(RankerConfig, given, "config.model"))
+    task = BookmarksTask(data, ranker(model, bookmarks.shape_of(data.schema)))
     return BookmarksJob(config, dataset, data, task, sections.fit_config(made), made["eval"])
+
+
+def ranker(model: Mapping[str, Any], shape: Mapping[str, Any]) -> InputShapes:
+    """The options of the ranker that `config.model` describes.
+
+    Args:
+        model: Its `name`, one of RANKERS, and options of that ranker.
+        shape: What follows from the schema, see bookmarks.shape_of; none = the paper's.
+
+    Raises:
+        ValueError: An unknown name, option or value.
+    """
+    name = model.get("name", UMAIR_FPS)
+    check_choice("config.model.name", name, tuple(RANKERS))
+    given = {key: value for key, value in model.items() if key != "name"}
+    return settings.build(RANKERS[name], {**given, **shape}, "config.model")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from umair_jax.models.cross import CrossConfig, CrossNetwork
 from umair_jax.models.fm import fm_logit
+from umair_jax.models.inputs import InputShapes, RankerInputs, RankerOutput, ordered
 from umair_jax.models.layers import DTYPES, MLP, BatchNorm, Dense, check_choice, split_key
 from umair_jax.models.umcm import UMCM, Fusion, UMCMConfig, present_or_first
 from umair_jax.models.wide import wide_logit
@@ -21,15 +21,10 @@ META = "meta"
 
 
 @dataclasses.dataclass(frozen=True)
-class RankerConfig:
+class RankerConfig(InputShapes):
     """Every option of the ranker; the defaults are those of the paper.
 
     Attributes:
-        user_fields: Sparse fields of the user, Fu.
-        item_fields: Sparse fields of the item, Fi.
-        embedding_width: D of the embeddings.
-        user_dense: (name, width) of the dense inputs of the user tower, in order.
-        modalities: (name, width) of the item's dense modalities, in order.
         meta: Whether the item's embeddings are a modality, "meta", before all others.
         tower_widths: Layers of the user tower and of the tower of "meta".
         modality_width: Width of every projected modality; the last layer of the "meta" tower has
@@ -51,11 +46,6 @@ class RankerConfig:
             statistics, soft-maxes and the logit are float32 in both cases.
     """
 
-    user_fields: int = 10
-    item_fields: int = 13
-    embedding_width: int = 8
-    user_dense: tuple[tuple[str, int], ...] = (("long_term_text", 512), ("short_term_text", 512))
-    modalities: tuple[tuple[str, int], ...] = (("content", 1024), ("style", 256), ("text", 512))
     meta: bool = True
     tower_widths: tuple[int, ...] = (128, 64)
     modality_width: int = 64
@@ -99,6 +89,20 @@ class RankerConfig:
         return ((META,) if self.meta else ()) + tuple(name for name, _ in self.modalities)
 
     @property
+    def weighted(self) -> tuple[str, ...]:
+        """Every modality has a weight."""
+        return self.modality_names
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The wide weights only where there is a wide part."""
+        return ("embedding", "wide") if self.wide else ("embedding",)
+
+    def create(self, rngs: nnx.Rngs) -> Ranker:
+        """The ranker."""
+        return Ranker(self, rngs=rngs)
+
+    @property
     def umcm_config(self) -> UMCMConfig:
         """The options of the fusion."""
         return UMCMConfig(self.umcm, self.umcm_experts, self.attention_dropout)
@@ -109,34 +113,6 @@ class RankerConfig:
         return CrossConfig(
             self.cross, self.cross_layers, self.cross_rank, self.cross_experts, self.dtype
         )
-
-
-class RankerInputs(NamedTuple):
-    """One batch, everything looked up already.
-
-    Attributes:
-        user_embeddings: [B, Fu, D].
-        item_embeddings: [B, Fi, D].
-        wide: Looked-up linear weights [B, F] of all sparse values, or None.
-        user_dense: {name: [B, Dj]}, the names of the config.
-        modalities: {name: [B, Dm]}, the names of the config; "meta" is not among them.
-        present: Which modalities exist, in the order of `RankerConfig.modality_names`;
-            None = all. A row without any falls back to its first one, "meta".
-    """
-
-    user_embeddings: Float[Array, "B Fu D"]
-    item_embeddings: Float[Array, "B Fi D"]
-    wide: Float[Array, "B F"] | None
-    user_dense: Mapping[str, Float[Array, "B _"]]
-    modalities: Mapping[str, Float[Array, "B _"]]
-    present: Bool[Array, "B M"] | None = None
-
-
-class RankerOutput(NamedTuple):
-    """Logit [B] of the bookmark and weights [B, M] of the modalities (rows sum to 1)."""
-
-    logit: Float[Array, " B"]
-    weights: Float[Array, "B M"]
 
 
 class Ranker(nnx.Module):
@@ -219,7 +195,7 @@ class Ranker(nnx.Module):
         Raises:
             ValueError: The names in `user_dense` are not those of the config.
         """
-        parts = _ordered("user_dense", user_dense, [name for name, _ in self.cfg.user_dense])
+        parts = ordered("user_dense", user_dense, [name for name, _ in self.cfg.user_dense])
         if self.cfg.user_fields:
             parts = [user_embeddings.reshape(user_embeddings.shape[0], -1), *parts]
         return self.user_tower(*parts, train=train, key=key, weight=weight)
@@ -241,7 +217,7 @@ class Ranker(nnx.Module):
             ValueError: The names in `modalities` are not those of the config.
         """
         names = [name for name, _ in self.cfg.modalities]
-        vectors = dict(zip(names, _ordered("modalities", modalities, names), strict=True))
+        vectors = dict(zip(names, ordered("modalities", modalities, names), strict=True))
         filled = None if present is None else present_or_first(present)
         outputs = []
         for index, name in enumerate(self.cfg.modality_names):
@@ -312,11 +288,3 @@ class Ranker(nnx.Module):
         if self.cfg.fm:
             logit = logit + fm_logit(item_embeddings, user_embeddings)
         return logit
-
-
-def _ordered(what: str, given: Mapping[str, jax.Array], names: list[str]) -> list[jax.Array]:
-    if set(given) != set(names):
-        raise ValueError(
-            f"ranker {what}: got {sorted(given)}, expected {sorted(names)}, the names of the config"
-        )
-    return [given[name] for name in names]

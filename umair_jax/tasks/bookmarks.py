@@ -1,4 +1,4 @@
-"""The main job: will this user bookmark this drawing? Ranker, batches, loss and metrics."""
+"""The main job: will this user bookmark this drawing? Any ranker, batches, loss and metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from umair_jax.data.batches import WEIGHT, BatchSource
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
 from umair_jax.data.ranking import RankingData
 from umair_jax.data.schema import Schema
-from umair_jax.models.ranker import Ranker, RankerConfig, RankerInputs, RankerOutput
+from umair_jax.models.inputs import InputShapes, RankerInputs, RankerOutput
+from umair_jax.models.ranker import META
 from umair_jax.models.tables import TableSpec, init_table
 from umair_jax.training.evaluation import Arrays, Evaluator
 from umair_jax.training.metrics import evaluate_predictions
@@ -25,7 +26,7 @@ PARTS = ("train", "valid", "test")
 
 
 def shape_of(schema: Schema) -> dict[str, Any]:
-    """The fields of RankerConfig that follow from a schema."""
+    """The fields of InputShapes that follow from a schema."""
     return {
         "user_fields": len(schema.sparse(Side.USER)),
         "item_fields": len(schema.sparse(Side.ITEM)),
@@ -47,7 +48,7 @@ def table_specs(schema: Schema) -> dict[str, TableSpec]:
 
 
 class BookmarksTask:
-    """UMAIR-FPS's ranker over a schema, as pure functions for the training loop.
+    """A ranker over a schema, as pure functions for the training loop.
 
     The batch carries "user", "item", "state" int32 [B], "label" int8 [B], "weight" float32 [B]
     and the index of every counted field; all else is looked up in the context.
@@ -55,15 +56,16 @@ class BookmarksTask:
 
     name = "bookmarks"
 
-    def __init__(self, data: RankingData, config: RankerConfig) -> None:
+    def __init__(self, data: RankingData, config: InputShapes) -> None:
         """Prepares the shapes; creates no array.
 
         Args:
             data: Schema and context.
-            config: Ranker of that schema, see shape_of.
+            config: Options of UMAIR-FPS or of a baseline, for that schema, see shape_of.
 
         Raises:
-            ValueError: The ranker was configured for another schema.
+            ValueError: The ranker was configured for another schema, or reads bookmarked items
+                that the context does not have.
         """
         self.schema, self.config, self._context = data.schema, config, data.context
         expected = shape_of(data.schema)
@@ -73,10 +75,14 @@ class BookmarksTask:
                 f"ranker {', '.join(wrong)}: got {[getattr(config, name) for name in wrong]}, "
                 f"expected the schema's {[expected[name] for name in wrong]}"
             )
-        self._specs = table_specs(data.schema)
-        if not config.wide:
-            del self._specs["wide"]
-        model = nnx.eval_shape(lambda: Ranker(config, rngs=nnx.Rngs(0)))
+        if config.reads_history and ranking.HISTORY not in data.context:
+            raise ValueError(
+                "features history: got 0, expected 1 or more: this ranker reads the items that a "
+                "user bookmarked"
+            )
+        specs = table_specs(data.schema)
+        self._specs = {name: specs[name] for name in config.tables}
+        model = nnx.eval_shape(lambda: config.create(nnx.Rngs(0)))
         self._graph = nnx.split(model, nnx.Param, nnx.BatchStat)[0]
         items, users = data.schema.sparse(Side.ITEM), data.schema.sparse(Side.USER)
         self._counted = [
@@ -98,7 +104,7 @@ class BookmarksTask:
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Parameters of the network and the tables, and BatchNorm statistics."""
         net_key, *table_keys = jax.random.split(key, 1 + len(self._specs))
-        model = Ranker(self.config, rngs=nnx.Rngs(params=net_key))
+        model = self.config.create(nnx.Rngs(params=net_key))
         _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
         tables = {
             name: init_table(spec, k)
@@ -149,36 +155,48 @@ class BookmarksTask:
     def predict(
         self, net: Any, rows: Any, stats: Any, context: Any, batch: Any
     ) -> dict[str, jax.Array]:
-        """Probability [B] of a bookmark and weights [B, M] of the modalities, float32."""
+        """Probability [B] of a bookmark and weights [B, M] of the modalities, float32.
+
+        M is 0 for a ranker that gives them no weights.
+        """
         output: RankerOutput = nnx.merge(self._graph, net, stats)(
             self._inputs(rows, context, batch)
         )
         return {"probability": jax.nn.sigmoid(output.logit), "weights": output.weights}
 
     def _inputs(self, rows: Any, context: Any, batch: Any) -> RankerInputs:
-        fields = self.config.user_fields
         item, state = batch["item"], batch["state"]
+        users, names = self.config.user_fields, self.config.modality_names
 
         def gather(name: str, index: jax.Array) -> jax.Array:
             return context[name].at[index].get(mode="promise_in_bounds")
 
-        present = gather("present", item)
-        parts = [present[:, ranking.VECTORS.index(name)] for name in self._modalities]
-        if self.config.meta:
-            parts.insert(0, jnp.ones_like(present[:, 0]))
+        known = gather("present", item)
+        present = [
+            jnp.ones_like(known[:, 0]) if name == META else known[:, ranking.VECTORS.index(name)]
+            for name in names
+        ]
+        history = None
+        if self.config.reads_history:
+            bookmarked = gather(ranking.HISTORY, state)
+            history = {name: gather(name, bookmarked) for name in self._modalities}
+        # A ranker without an embedding table gets embeddings of width 0.
+        nothing = jnp.zeros((len(item), self.config.fields, 0), jnp.float32)
+        embeddings = rows.get("embedding", nothing)
         return RankerInputs(
-            user_embeddings=rows["embedding"][:, :fields],
-            item_embeddings=rows["embedding"][:, fields:],
-            wide=rows["wide"][..., 0] if self.config.wide else None,
+            user_embeddings=embeddings[:, :users],
+            item_embeddings=embeddings[:, users:],
+            wide=rows["wide"][..., 0] if "wide" in rows else None,
             user_dense={name: gather(name, state) for name, _ in self.config.user_dense},
             modalities={name: gather(name, item) for name in self._modalities},
-            present=jnp.stack(parts, axis=1),
+            present=jnp.stack(present, axis=1) if present else None,
+            history=history,
         )
 
     @property
     def modality_names(self) -> tuple[str, ...]:
         """Names of the modalities in the order of "weights"; "meta" is the item's embeddings."""
-        return self.config.modality_names
+        return self.config.weighted
 
 
 def _half(rows: jax.Array, side: int) -> jax.Array:
