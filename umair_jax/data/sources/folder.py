@@ -7,9 +7,6 @@
 docs/data.md lists the columns. Nothing is dropped without an entry in the report.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# Arrow makes its compute functions when it is imported; no type checker sees them.
-
 from __future__ import annotations
 
 import os
@@ -19,13 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import xxhash
 
 from umair_jax.data import records
 from umair_jax.data.report import Report
-from umair_jax.data.sources import RawInteractions, RawItem, RawUser, cells, tables
-from umair_jax.data.sources.comma_separated import BLOCK_BYTES
+from umair_jax.data.sources import RawInteractions, RawItem, RawUser, cells, checks, tables
 from umair_jax.data.sources.pictures import Pictures
 
 IMAGES = "images"
@@ -68,7 +62,7 @@ class Folder:
         """The contents of both tables; names, sizes and times of the pictures."""
         return {
             "name": self.name,
-            "tables": {path.name: _digest(path) for path in (self._items, self._log)},
+            "tables": {path.name: checks.digest(path) for path in (self._items, self._log)},
             "images": self._pictures.fingerprint(),
         }
 
@@ -85,36 +79,26 @@ class Folder:
         """The log in pieces. Without a column `label` every row is a bookmark."""
         file = self._log.name
         for piece in tables.read(self._log, _INTERACTIONS, report):
-            good = np.ones(len(piece.row), bool)
-            columns = {}
-            for name in ("user_id", "illust_id"):
-                columns[name], usable = _ids(file, piece, name, report)
-                missing = usable & _empty(columns[name])
-                _count("missing_id", file, piece.row, missing, name, columns[name], report)
-                good &= usable & ~missing
-            shown, _ = cells.texts(piece.columns["timestamp"])
-            timestamp, wrong = cells.times(shown)
-            wrong |= timestamp < 0
-            _count("bad_timestamp", file, piece.row, wrong, "timestamp", shown, report)
-            good &= ~wrong
+            events = checks.events(file, piece, "illust_id", report)
+            good = events.usable
             label = np.ones(len(good), np.int8)
             if "label" in piece.columns:
                 shown, _ = cells.texts(piece.columns["label"])
                 label, wrong = cells.labels(shown)
-                _count("bad_label", file, piece.row, wrong, "label", shown, report)
+                checks.count("bad_label", file, piece.row, wrong, "label", shown, report)
                 good &= ~wrong
             username = None
             if "username" in piece.columns:
                 username, wrong = cells.texts(piece.columns["username"])
-                _count("bad_utf8", file, piece.row, wrong, "username", username, report)
+                checks.count("bad_utf8", file, piece.row, wrong, "username", username, report)
             rows = np.flatnonzero(good)
             take = pa.array(rows)
             yield RawInteractions(
                 file=file,
                 row=piece.row[rows],
-                user_id=columns["user_id"].take(take).dictionary_encode(),
-                illust_id=columns["illust_id"].take(take).dictionary_encode(),
-                timestamp=timestamp[rows],
+                user_id=events.user_id.take(take).dictionary_encode(),
+                illust_id=events.illust_id.take(take).dictionary_encode(),
+                timestamp=events.timestamp[rows],
                 label=label[rows],
                 username=None if username is None else username.take(take),
             )
@@ -125,7 +109,7 @@ class _ItemPiece:
 
     def __init__(self, file: str, piece: tables.Piece, report: Report):
         self.file, self.row, self.report = file, piece.row, report
-        self.ids, self.usable = _ids(file, piece, "illust_id", report)
+        self.ids, self.usable = checks.ids(file, piece, "illust_id", report)
         there = piece.columns
         self.columns: dict[str, list[Any]] = {}
         for name in ("image", *_TEXTS):
@@ -152,7 +136,7 @@ class _ItemPiece:
             self.columns["published"] = values.tolist()
 
     def _problem(self, kind: str, where: np.ndarray, field: str, shown: Any) -> None:
-        _count(kind, self.file, self.row, where, field, shown, self.report)
+        checks.count(kind, self.file, self.row, where, field, shown, self.report)
 
     def items(self, pictures: Pictures) -> Iterator[RawItem]:
         ids = self.ids.to_pylist()
@@ -164,43 +148,3 @@ class _ItemPiece:
                 image = pictures.find(ids[k], names[k], self.file, row, self.report)
             values = {name: column[k] for name, column in self.columns.items()}
             yield RawItem(self.file, row, ids[k], image, **values)
-
-
-def _ids(
-    file: str, piece: tables.Piece, name: str, report: Report
-) -> tuple[pa.StringArray, np.ndarray]:
-    """Ids, and which of them are UTF-8; the others are counted."""
-    column, wrong = cells.texts(piece.columns[name])
-    _count("bad_utf8_id", file, piece.row, wrong, name, column, report)
-    return column, ~wrong
-
-
-def _empty(column: pa.StringArray) -> np.ndarray:
-    return pc.equal(column, "").to_numpy(zero_copy_only=False)
-
-
-def _count(
-    kind: str,
-    file: str,
-    rows: np.ndarray,
-    where: np.ndarray,
-    field: str,
-    shown: Any,
-    report: Report,
-) -> None:
-    """Counts the rows of a piece where a problem occurs, with the first few values."""
-    found = np.flatnonzero(where)
-    values = [shown[k] for k in found[:8].tolist()]
-    values = [value.as_py() if isinstance(value, pa.Scalar) else value for value in values]
-    report.add_many(kind, file, rows[found], field, values)
-
-
-def _digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
