@@ -98,6 +98,34 @@ def build(data=None, vectors=None, schema=SCHEMA, **options):
     )
 
 
+# What the ranker reads ---------------------------------------------------------------------------
+
+
+def readings(data):
+    """By interaction, every byte that the ranker may read: its columns and what they point to.
+
+    Only the label is left out; the number of a state is a pointer and no input.
+    """
+    columns = data.columns
+    counted = [field.name for field in ranking.counted(data.schema)]
+    assert set(columns) == {"user", "item", "state", "label", *counted}
+    pointers = {"item_rows": "item", "present": "item", "user_rows": "user", "state_rows": "state"}
+    pointers |= {
+        field.column: "state" if field.side is Side.USER else "item"
+        for field in data.schema.dense()
+    }
+    assert set(pointers) == set(data.context)
+    read = [columns[name] for name in ("user", "item", *counted)]
+    read += [array[columns[pointers[name]]] for name, array in data.context.items()]
+    flat = [np.ascontiguousarray(a).reshape(len(a), -1).view(np.uint8) for a in read]
+    return np.concatenate(flat, axis=1)
+
+
+def keep_split(monkeypatch, part):
+    """The split stays what it was, whatever a test does to the log."""
+    monkeypatch.setattr(splits, "split", lambda *_: part)
+
+
 # The obvious way --------------------------------------------------------------------------------
 
 

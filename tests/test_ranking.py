@@ -3,38 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 import small_world
-from small_world import FRACTIONS, ITEMS, SCHEMA, USERS, WIDTHS, build
+from small_world import FRACTIONS, ITEMS, SCHEMA, USERS, WIDTHS, build, keep_split, readings
 
 from umair_jax.data import ranking, splits
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
 from umair_jax.data.ranking import COUNTED, RankingConfig
 from umair_jax.data.schema_config import SchemaConfig
-
-BATCH_COLUMNS = {"user", "item", "state", "label", *COUNTED}
-
-
-def readings(data):
-    """By interaction, every byte that the ranker may read: its columns and what they point to.
-
-    Only the label is left out; the number of a state is a pointer and no input.
-    """
-    columns = data.columns
-    assert set(columns) == BATCH_COLUMNS
-    pointers = {"item_rows": "item", "present": "item", "user_rows": "user", "state_rows": "state"}
-    pointers |= {
-        field.column: "state" if field.side is Side.USER else "item"
-        for field in data.schema.dense()
-    }
-    assert set(pointers) == set(data.context)
-    read = [columns[name] for name in ("user", "item", *COUNTED)]
-    read += [array[columns[pointers[name]]] for name, array in data.context.items()]
-    flat = [np.ascontiguousarray(a).reshape(len(a), -1).view(np.uint8) for a in read]
-    return np.concatenate(flat, axis=1)
-
-
-def keep_split(monkeypatch, part):
-    """The split stays what it was, whatever a test does to the log."""
-    monkeypatch.setattr(splits, "split", lambda *_: part)
 
 
 def split_of(data, kind):
