@@ -25,6 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "openclipart"
     config.data.path = ""
     config.data.limit = 0  # all drawings
+    config.data.untimed_tags = False
     config.data.root = "data"
     config.data.seed = 0  # of the simulated log
     config.data.pixel_limit = 50_000_000

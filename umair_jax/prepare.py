@@ -2,6 +2,7 @@
 
     python -m umair_jax.prepare --source=openclipart --data_dir=DATA
     python -m umair_jax.prepare --source=folder --path=MINE --data_dir=DATA
+    python -m umair_jax.prepare --source=movielens --path=FILMS --data_dir=DATA
 
 Everything wrong with the data is counted and shown; see data/report.py. A data set that is there
 already and was made from the same input is left alone.
@@ -60,7 +61,7 @@ def prepare(
         pixel_limit: Pictures with more pixels are left out.
         max_bad_share: Largest tolerated share of bad rows in any one file.
         negatives: What to do about a log without zeros: none, uniform or popularity (sampled);
-            auto samples uniformly if there are no zeros at all.
+            auto samples as the source says if there are no zeros at all.
         negatives_per_positive: Sampled negatives per bookmark.
         seed: Seed of the sampling.
         console: Where progress and the summary go; None = standard error.
@@ -139,7 +140,7 @@ def _write(
         if not len(log):
             raise ValueError(f"source {source.name}: got no usable interaction; expected some")
         items, users = catalogue.items(), people.users()
-        log = _with_negatives(log, items, request, report)
+        log = _with_negatives(log, items, source.negatives, request, report)
         records.write_users(folder, users)
         records.write_interactions(folder, log)
     summary = _summary(source, items, users, log, catalogue, report)
@@ -169,11 +170,11 @@ def _say(console: Console, text: str) -> None:
 
 
 def _with_negatives(
-    log: Interactions, items: Items, request: dict[str, Any], report: Report
+    log: Interactions, items: Items, usual: str, request: dict[str, Any], report: Report
 ) -> Interactions:
     strategy = request["negatives"]
     if strategy == "auto":
-        strategy = "none" if (log.label == 0).any() else "uniform"
+        strategy = "none" if (log.label == 0).any() else usual
     if strategy == "none":
         return log
     per_positive = request["negatives_per_positive"]
@@ -285,7 +286,7 @@ def main(argv: list[str]) -> None:
     if not values.data_dir:
         raise ValueError("--data_dir: got nothing, expected the folder to write.")
     prepare(
-        open_source(values.source, values.path, values.seed),
+        open_source(values.source, values.path, values.seed, untimed_tags=values.untimed_tags),
         values.data_dir,
         pixel_limit=values.pixel_limit,
         max_bad_share=values.max_bad_share,
@@ -299,7 +300,8 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     # Here, not at import: other front doors call `prepare` and have flags of the same names.
     flags.DEFINE_enum("source", "openclipart", list(NAMES), "Where the data come from.")
-    flags.DEFINE_string("path", None, "The folder to read, for --source=folder.")
+    flags.DEFINE_string("path", None, "The folder to read, for folder and movielens.")
+    flags.DEFINE_bool("untimed_tags", False, "Read the users' words of movielens.")
     flags.DEFINE_string("data_dir", None, "The folder to write.")
     flags.DEFINE_integer("seed", 0, "Seed of the simulation and of sampled negatives.")
     flags.DEFINE_integer("pixel_limit", PIXEL_LIMIT, "Largest width x height.")

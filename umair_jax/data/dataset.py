@@ -33,7 +33,7 @@ class Items:
         sanity_level: The site's rating.
         restrict: The site's visibility class.
         x_restrict: The site's age class.
-        published: Unix seconds.
+        published: Unix seconds, below zero before 1970; -1 = unknown.
     """
 
     illust_id: Texts

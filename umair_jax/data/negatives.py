@@ -85,7 +85,8 @@ class _Sampler:
         moment = np.unique(moments, return_inverse=True)[1].reshape(-1)
         self.moment = moment[rows]
         self.taken = np.sort(self._pair(moment, log.item))
-        # Items in order of publication: a prefix of them exists at any time. -1, unknown, is first.
+        # Items in order of publication: a prefix of them exists at any time. -1, unknown, is among
+        # the first.
         self.by_age = np.argsort(items.published[1:], kind="stable") + 1
         self.existing = np.searchsorted(
             items.published[self.by_age], positive.timestamp, side="right"

@@ -59,7 +59,7 @@ DATA_SET_KINDS = {
         "several pictures with the item's id", "the first by name is used", False,
         "name the file in a column `image`",
     ),
-    "no_image": Kind("no picture", "kept", False, "add images/<illust_id>.*"),
+    "no_image": Kind("no picture", "kept", False, "add images/<illust_id>.*, or the poster"),
     # items
     "duplicate_item": Kind(
         "the id occurred before", "dropped; the first one counts", True, "make illust_id unique"
@@ -102,6 +102,15 @@ DATA_SET_KINDS = {
     ),
 }  # fmt: skip
 
+FILM_KINDS = {
+    "bad_year": Kind(
+        "no year from 1874 to 2099", "taken as missing", True, "write the year or leave it empty"
+    ),
+    "rated_before": Kind(
+        "rated before its year began", "published at its first rating", False, "correct the year"
+    ),
+}
+
 PAIR_KINDS = {
     "unknown_perspective": Kind(
         "none of multilingual, relation, explanation", "dropped", True, "correct the perspective"
@@ -117,7 +126,7 @@ PAIR_KINDS = {
     "duplicate_pair": Kind("the pair occurred before", "kept once", False, "none needed"),
 }  # fmt: skip
 
-KINDS = DATA_SET_KINDS | PAIR_KINDS
+KINDS = DATA_SET_KINDS | FILM_KINDS | PAIR_KINDS
 
 
 @dataclasses.dataclass(frozen=True)

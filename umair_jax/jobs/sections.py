@@ -35,9 +35,11 @@ class DataConfig:
     """Where the data come from and where they are kept.
 
     Attributes:
-        source: openclipart (built in) or folder.
+        source: openclipart (built in), folder or movielens.
         path: The folder to read; openclipart needs none.
         limit: Use only the first so many drawings of openclipart; 0 = all.
+        untimed_tags: Read the users' words of movielens, some of which are from after the events
+            that a ranker is to predict.
         root: Folder for prepared data sets and feature banks.
         seed: Seed of the simulated log and of sampled negatives.
         pixel_limit: Largest width x height of a picture.
@@ -49,6 +51,7 @@ class DataConfig:
     source: str = "openclipart"
     path: str = ""
     limit: int = 0
+    untimed_tags: bool = False
     root: str = "data"
     seed: int = 0
     pixel_limit: int = PIXEL_LIMIT
@@ -106,9 +109,16 @@ def fit_config(made: Mapping[str, Any]) -> FitConfig:
 def prepared(config: DataConfig, console: Console) -> Dataset:
     """The data set of a config: prepared, or read if it is there."""
     parts = [config.source, Path(config.path).name, config.limit and f"first{config.limit}"]
+    parts.append(config.untimed_tags and "untimed_tags")
     data_dir = Path(config.root) / "-".join([*filter(None, parts), f"seed{config.seed}"])
     prepare(
-        open_source(config.source, config.path or None, config.seed, config.limit or None),
+        open_source(
+            config.source,
+            config.path or None,
+            config.seed,
+            config.limit or None,
+            config.untimed_tags,
+        ),
         data_dir,
         pixel_limit=config.pixel_limit,
         max_bad_share=config.max_bad_share,

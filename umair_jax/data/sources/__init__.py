@@ -4,6 +4,7 @@
 |---|---|---|
 | openclipart | 2,743 drawings that come with the package | simulated |
 | folder | your own: items and interactions (parquet, csv or jsonl), images/ | real |
+| movielens | films and ratings of MovieLens, from a folder: items, ratings | real |
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from umair_jax.data.report import Report
 
-NAMES = ("openclipart", "folder")
+NAMES = ("openclipart", "folder", "movielens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +94,13 @@ class Source(Protocol):
     Attributes:
         name: Short name, part of results.
         simulated: Whether the interactions are made up.
+        negatives: How negatives are sampled for a log of bookmarks only, where nobody says
+            otherwise: one of negatives.STRATEGIES.
     """
 
     name: str
     simulated: bool
+    negatives: str
 
     def request(self) -> dict[str, Any]:
         """JSON-able identity of the input: it changes whenever the result may change."""
@@ -116,31 +120,46 @@ class Source(Protocol):
 
 
 def open_source(
-    name: str, path: str | Path | None = None, seed: int = 0, limit: int | None = None
+    name: str,
+    path: str | Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    untimed_tags: bool = False,
 ) -> Source:
     """Opens a source by name.
 
     Args:
-        name: openclipart or folder.
+        name: openclipart, folder or movielens.
         path: The folder; openclipart needs none.
-        seed: Seed of the simulated log; folder needs none.
+        seed: Seed of the simulated log; the others need none.
         limit: Use only the first so many drawings of openclipart; None = all.
+        untimed_tags: Read the users' words of movielens, whose time nobody knows.
 
     Raises:
-        ValueError: An unknown name, or a missing or unwanted path or limit.
+        ValueError: An unknown name, or a missing or unwanted path, limit or untimed_tags.
     """
     if name not in NAMES:
         raise ValueError(f"got the source {name!r}; expected one of {', '.join(NAMES)}")
+    if untimed_tags and name != "movielens":
+        raise ValueError(
+            f"got untimed_tags for the source {name}; expected movielens, the only one with tags "
+            "of users; leave it"
+        )
     if name == "openclipart":
         from umair_jax.data.sources.openclipart import OpenClipart
 
         if path:
             raise ValueError(f"got the path {path}; the source openclipart needs none; leave it")
         return OpenClipart(seed, limit=limit)
+    if limit is not None:
+        raise ValueError(f"got the limit {limit}; the source {name} is read whole; leave it")
+    if not path:
+        log = "ratings" if name == "movielens" else "interactions"
+        raise ValueError(f"got no path; expected the folder with items and {log}: --path")
+    if name == "movielens":
+        from umair_jax.data.sources.movielens import MovieLens
+
+        return MovieLens(path, untimed_tags)
     from umair_jax.data.sources.folder import Folder
 
-    if limit is not None:
-        raise ValueError(f"got the limit {limit}; the source folder is read whole; leave it")
-    if not path:
-        raise ValueError("got no path; expected the folder with items and interactions: --path")
     return Folder(path)

@@ -48,6 +48,7 @@ class Folder:
 
     name = "folder"
     simulated = False
+    negatives = "uniform"
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)

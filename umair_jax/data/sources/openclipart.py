@@ -34,6 +34,7 @@ class OpenClipart:
 
     name = "openclipart"
     simulated = True
+    negatives = "uniform"
 
     def __init__(
         self, seed: int = 0, config: SimulationConfig | None = None, limit: int | None = None
