@@ -40,6 +40,11 @@ DERIVED = {
     "text_pairs.train": {"seed"},
     "text_pairs.model": {"vocabulary"},
 }
+# What an argument that a config does not know is answered with, where it takes some.
+UNKNOWN = {
+    "text_pairs": "got 'x', expected a folder",
+    "movielens": "got the split 'x'; expected one of cold_item, temporal, cold_user",
+}
 
 
 def module(name):
@@ -117,9 +122,7 @@ def test_a_config_is_locked(name):
         config.train.batch_size = "many"
     assert config_of(name) == config
     assert config_of(name) is not config
-    unknown = (
-        "got 'x', expected a folder" if name == "text_pairs" else "argument 'x'; expected none"
-    )
+    unknown = UNKNOWN.get(name, "argument 'x'; expected none")
     with pytest.raises(ValueError, match=unknown):
         module(name).get_config("x")
 
