@@ -9,6 +9,7 @@ interrupted run by its checkpoints. --restart begins the run anew.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ from umair_jax.training.loop import FitResult, fit
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, restart: bool = False, console: Console | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    restart: bool = False,
+    console: Console | None = None,
+    assemble: Callable[[ConfigDict, Console], Job] = jobs.assemble,
 ) -> dict[str, Any]:
     """Makes the data, trains, evaluates, and writes summary.json.
 
@@ -32,6 +37,7 @@ def train(
         workdir: Where the run is, or will be.
         restart: Delete the run that is there first.
         console: Where tables and notices go.
+        assemble: Makes the job; for callers that share data between several.
 
     Returns:
         The summary; its keys are listed in the README.
@@ -39,7 +45,7 @@ def train(
     console = console or Console()
     began = time.monotonic()
     workdir = Path(workdir)
-    job = jobs.assemble(config, console)
+    job = assemble(config, console)
     result = fit(
         job.task,
         job.source,

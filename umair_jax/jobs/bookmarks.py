@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -50,6 +52,9 @@ class EvalConfig:
             )
 
 
+PREDICTIONS = "test_predictions.npz"
+# What the data depend on; two configs that agree in these can share them.
+DATA_SECTIONS = ("data", "schema", "features", "extract")
 SECTIONS = {
     "data": DataConfig,
     "schema": SchemaConfig,
@@ -117,32 +122,70 @@ class BookmarksJob:
         return summary
 
     def export(self, workdir: Path, state: State, predict: Any) -> dict[str, Any]:
-        """Nothing: a ranker is used from its checkpoint."""
-        return {}
+        """Writes the predictions for the test examples; the cost of one for summary.json.
+
+        A ranker itself is used from its checkpoint.
+        """
+        source = bookmarks.batch_source(self.data, "test", self.eval.batch_size)
+        columns = {name: source.column(name) for name in ("label", "user", "item")}
+        partial = workdir / f"{PREDICTIONS}.tmp"
+        with open(partial, "wb") as file:
+            np.savez(file, **columns, **predict(source))
+        os.replace(partial, workdir / PREDICTIONS)
+        return {"flops_per_example": bookmarks.flops_per_example(self.task, source)}
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
         """Prints metrics beside oracle and constant."""
         results.show(summary, console)
 
 
-def assemble(config: ConfigDict, console: Console) -> BookmarksJob:
-    """Checks a config and makes what it names, the data set and the bank first.
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """The data of a config, before any ranker.
+
+    Attributes:
+        dataset: Items, users and log.
+        data: The same as columns and context.
+    """
+
+    dataset: Dataset
+    data: RankingData
+
+
+def load(config: ConfigDict, console: Console) -> Loaded:
+    """Prepares, encodes and joins the data of a config, or reads what is there.
 
     Raises:
         ValueError: A key or value that is not known, or data that cannot be used.
     """
     made = sections.read(config, SECTIONS, plain=("model",))
     schema = made["schema"].schema()
-    model = config.to_dict().get("model", {})
-    # Mistakes come to light before the data are prepared and encoded.
-    ranker(model, {})
     dataset = sections.prepared(made["data"], console)
     key = bank_key(dataset.catalogue_fingerprint, made["extract"])
     bank_dir = Path(made["data"].root) / "banks" / key[:16]
     bank = extract(dataset, made["extract"], bank_dir, console=console)
-    data = ranking.build(dataset, bank, schema, made["features"])
-    task = BookmarksTask(data, ranker(model, bookmarks.shape_of(data.schema)))
-    return BookmarksJob(config, dataset, data, task, sections.fit_config(made), made["eval"])
+    return Loaded(dataset, ranking.build(dataset, bank, schema, made["features"]))
+
+
+def assemble(config: ConfigDict, console: Console, loaded: Loaded | None = None) -> BookmarksJob:
+    """Checks a config and makes what it names, the data set and the bank first.
+
+    Args:
+        config: As get_config() gives it.
+        console: Where tables and notices go.
+        loaded: What `load` gave for a config with the same DATA_SECTIONS; None = load it.
+
+    Raises:
+        ValueError: A key or value that is not known, or data that cannot be used.
+    """
+    made = sections.read(config, SECTIONS, plain=("model",))
+    model = config.to_dict().get("model", {})
+    # Mistakes come to light before the data are prepared and encoded.
+    ranker(model, {})
+    found = loaded or load(config, console)
+    task = BookmarksTask(found.data, ranker(model, bookmarks.shape_of(found.data.schema)))
+    fit = sections.fit_config(made)
+    return BookmarksJob(config, found.dataset, found.data, task, fit, made["eval"])
 
 
 def ranker(model: Mapping[str, Any], shape: Mapping[str, Any]) -> InputShapes:

@@ -213,6 +213,28 @@ def batch_source(
     return BatchSource(data.columns, batch_size, seed, shuffle, index=data.rows(part))
 
 
+def flops_per_example(task: BookmarksTask, source: BatchSource) -> float:
+    """Floating-point operations of one prediction, as XLA counts them before it optimises.
+
+    Look-ups count nothing; of a batch as large as the source's, divided by it.
+    """
+
+    def shapes(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+    context, batch = shapes(dict(task.context())), shapes(source.batch(0))
+    made = jax.eval_shape(task.init, jax.random.key(0))
+
+    def predict(params: Any, stats: Any, context: Any, batch: Any) -> Any:
+        rows = task.table_rows(context, batch)
+        looked_up = {name: params["tables"][name][r] for name, r in rows.items()}
+        return task.predict(params["net"], looked_up, stats, context, batch)
+
+    lowered = jax.jit(predict).lower(made["params"], made["stats"], context, batch)
+    cost = lowered.cost_analysis() or {}
+    return float(cost.get("flops", float("nan"))) / source.batch_size
+
+
 def evaluator(
     source: BatchSource, draws: int, modality_names: Sequence[str], final_only: bool = False
 ) -> Evaluator:

@@ -8,7 +8,7 @@ independent; a draw gives each user a whole-number weight, so that one sort serv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
@@ -57,14 +57,52 @@ def evaluate_predictions(
     result = {name: float(function(ones)[0]) for name, function in functions.items()}
     if not draws:
         return result
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(users, np.full(users, 1 / users), size=draws).astype(np.float64)
+    weights = _draw_users(users, draws, seed)
     for name, function in functions.items():
         values = function(weights)
         known = values[np.isfinite(values)]
         low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
         result[f"{name}_low"], result[f"{name}_high"] = float(low), float(high)
     return result
+
+
+def bootstrap(
+    label: Num[np.ndarray, " E"],
+    probability: Float[np.ndarray, " E"],
+    user: Shaped[np.ndarray, " E"],
+    names: Sequence[str],
+    draws: int,
+    seed: int = 0,
+) -> dict[str, Float[np.ndarray, " draws"]]:
+    """Metrics of resampled users, draw by draw.
+
+    The users of draw k follow from the users of the examples and the seed alone, so that the
+    draws of several predictions for the same examples are paired.
+
+    Args:
+        label: 0 or 1.
+        probability: predicted probability of label 1, in [0, 1].
+        user: whose example it is; any sortable type.
+        names: metrics, of those of evaluate_predictions.
+        draws: bootstrap draws.
+        seed: seed of the draws.
+
+    Returns:
+        Metric -> its value in every draw.
+
+    Raises:
+        ValueError: as evaluate_predictions.
+    """
+    label, probability = _checked(label, probability)
+    ids, code = np.unique(user, return_inverse=True)
+    functions = _prepare(label, probability, code, len(ids))
+    weights = _draw_users(len(ids), draws, seed)
+    return {name: functions[name](weights) for name in names}
+
+
+def _draw_users(users: int, draws: int, seed: int) -> Weights:
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(users, np.full(users, 1 / users), size=draws).astype(np.float64)
 
 
 def auc(label: Num[np.ndarray, " E"], score: Num[np.ndarray, " E"]) -> float:

@@ -57,9 +57,10 @@ class InteractingLayer(nnx.Module):
 
     def __init__(self, inputs: int, heads: int, width: int, scaling: bool, *, rngs: nnx.Rngs):
         init = nnx.initializers.glorot_uniform()
-        for name in ("query", "key", "value", "residual"):
-            kernel = init(rngs.params(), (inputs, heads * width), jnp.float32)
-            setattr(self, name, nnx.Param(kernel))
+        shape = (inputs, heads * width)
+        self.query, self.key, self.value, self.residual = (
+            nnx.Param(init(rngs.params(), shape, jnp.float32)) for _ in range(4)
+        )
         self.heads, self.width = heads, width
         self.scale = width**-0.5 if scaling else 1.0
 
