@@ -5,18 +5,12 @@ Prints the table that training ended with, and renews these numbers in summary.j
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import jobs, results
-from umair_jax.training import checkpoints, record, sharding
-from umair_jax.training import state as states
-from umair_jax.training.evaluation import Predictor
-from umair_jax.training.optimisers import make_optimiser
+from umair_jax import load_run, results
 
 
 def evaluate(
@@ -37,38 +31,20 @@ def evaluate(
     """
     console = console or Console()
     workdir = Path(workdir)
-    path = workdir / record.CONFIG_FILE
-    if not path.exists():
-        raise ValueError(
-            f"{workdir}: got no {path.name}; expected the folder of a run; train first, or name "
-            "another --workdir"
-        )
-    config = ConfigDict(json.loads(path.read_text("utf-8"))["config"])
-    job = jobs.assemble(config, console)
-    mesh = sharding.make_mesh(job.fit.mesh)
-    total = job.fit.train.total_steps(len(job.source))
-    init = states.initialiser(
-        job.task, make_optimiser(job.fit.optim, total), job.fit.tables, job.fit.train.seed
-    )
-    abstract = states.abstract_state(init, mesh, job.fit.mesh.rules)
-    step, state, _ = checkpoints.load(workdir, abstract, checkpoint)
-    context = sharding.place_context(job.task.context(), mesh, job.fit.mesh.context_rules)
-    predictor = Predictor(job.task, mesh)
-
-    evals = {}
-    for name, evaluator in job.evaluators().items():
-        arrays = predictor(state, context, evaluator.source)
-        assert arrays is not None  # nobody can stop it
-        evals[name] = evaluator.metrics(arrays)
+    run = load_run.load(workdir, checkpoint, console)
+    evals = {
+        name: evaluator.metrics(run.predict(evaluator.source))
+        for name, evaluator in run.job.evaluators().items()
+    }
     summary = {
-        "task": job.task.name,
-        "source": job.dataset.name,
-        "simulated": job.dataset.simulated,
+        "task": run.job.task.name,
+        "source": run.job.dataset.name,
+        "simulated": run.job.dataset.simulated,
         **results.read(workdir),
-        "evaluated_step": step,
-        **job.measured(evals),
+        "evaluated_step": run.step,
+        **run.job.measured(evals),
     }
     results.write(workdir, summary)
-    job.show(summary, console)
-    console.print(f"Checkpoint {step:,} of {workdir}")
+    run.job.show(summary, console)
+    console.print(f"Checkpoint {run.step:,} of {workdir}")
     return summary
