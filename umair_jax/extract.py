@@ -110,6 +110,11 @@ def bank_key(fingerprint: str, config: ExtractConfig) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
+def bank_folder(root: str | os.PathLike[str], key: str) -> Path:
+    """Where a job keeps the bank of a key, under its folder of data."""
+    return Path(root) / "banks" / key[:16]
+
+
 def _prepare(
     dataset: Catalogue,
     rows: Sequence[int],

@@ -15,10 +15,10 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, Int8
+from jaxtyping import Bool, Float32, Int8, Int32
 
 from umair_jax.data import splits
-from umair_jax.data.dataset import Dataset
+from umair_jax.data.dataset import Dataset, Interactions
 from umair_jax.data.feature_bank import FeatureBank
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Field, Side
 from umair_jax.data.interests import (
@@ -171,6 +171,53 @@ def build(
     if config.history:
         context[HISTORY] = latest_bookmarks(histories, config.history)
     return RankingData(schema, split, columns, context)
+
+
+def columns_at(
+    dataset: Dataset,
+    data: RankingData,
+    config: RankingConfig,
+    *,
+    user: int,
+    state: int,
+    item: Int32[np.ndarray, " K"],
+    moment: int,
+) -> dict[str, np.ndarray]:
+    """Columns as if a user were shown these items at one moment, whether it happened or not.
+
+    Args:
+        dataset: What `data` was built of.
+        data: Interactions ready for the ranker.
+        config: What `data` was built with.
+        user: Row of the user.
+        state: What is known of the user at the moment: a value of the column "state".
+        item: Rows of the items.
+        moment: Unix seconds; counts of the items come from strictly before it.
+
+    Returns:
+        Columns of K entries like those of `data`, of the same types, with label 0.
+    """
+    log, asked = dataset.interactions, len(item)
+    # Questions at the end of the log: counted as sampled, they are no views themselves.
+    none = np.zeros(len(log), bool)
+    extended = Interactions(
+        user=np.append(log.user, np.full(asked, user, np.int32)),
+        item=np.append(log.item, item),
+        timestamp=np.append(log.timestamp, np.full(asked, moment, np.int64)),
+        label=np.append(log.label, np.zeros(asked, np.int8)),
+        sampled=np.append(none if log.sampled is None else log.sampled, np.ones(asked, bool)),
+    )
+    split = np.append(data.split, np.full(asked, splits.TEST, np.int8))
+    counts = _counts(
+        dataclasses.replace(dataset, interactions=extended), split, data.schema, config
+    )
+    return {
+        "user": extended.user[len(log) :],
+        "item": extended.item[len(log) :],
+        "state": np.full(asked, state, np.int32),
+        "label": extended.label[len(log) :],
+        **{name: column[len(log) :] for name, column in counts.items()},
+    }
 
 
 def _present(bank: FeatureBank, name: str) -> Bool[np.ndarray, " N1"]:
