@@ -26,6 +26,7 @@ from configs import smoke
 from umair_jax import jobs, results, settings, train
 from umair_jax.data import store
 from umair_jax.evaluate_run import evaluate
+from umair_jax.report import report
 from umair_jax.training import checkpoints, logs, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.optimisers import make_optimiser
@@ -258,6 +259,20 @@ def test_evaluate_measures_the_same_from_the_checkpoint(run):
     with pytest.raises(ValueError, match="expected the folder of a run"):
         evaluate(run.workdir / "nowhere", console=quiet())
     assert not (run.workdir / "nowhere").exists()
+
+
+def test_the_report_is_made_from_the_folder_alone(run, tmp_path):
+    console, summary = quiet(), run.summary
+    path = report(run.workdir, users=2, out=tmp_path / "page.html", console=console)
+    page = path.read_text("utf-8")
+    assert f"Checkpoint {summary['best_step']} of" in " ".join(console.file.getvalue().split())
+    assert "openclipart" in page
+    assert f"{summary['test']['auc']:.4f}" in page
+    assert page.count('<article class="person">') == 2
+    assert page.count('<article class="query">') == 6
+    assert "The image encoder is untrained" in page
+    assert page.count("data:image/webp;base64,") > 20
+    assert run.summary == summary
 
 
 def test_another_config_is_refused(run, capsys):
