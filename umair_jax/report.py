@@ -37,7 +37,7 @@ from umair_jax.training.evaluation import Arrays
 
 PAGE = "report.html"
 TASK = "bookmarks"
-BYLINE = ("Checkpoint", "Config", "Versions", "Page made")
+BYLINE = ("Checkpoint", "Config", "Code", "Page made")
 
 
 def report(
@@ -178,8 +178,8 @@ def _people(
         f"<p>{len(chosen)} people, drawn at random from the {eligible:,} with at least "
         f"{people.ENOUGH} test examples, each at the moment of the first of these. Every drawing "
         "that was out by then and that they had not bookmarked got a probability; these are the "
-        "highest. Whether they were shown it later is no choice of the model, so most stay "
-        "unmarked.</p>"
+        "highest. Drawings that the test part shows them are marked; it shows a few of all, "
+        "chosen without the model.</p>"
     )
     if modalities:
         about += (
@@ -223,7 +223,7 @@ def _facts(job: BookmarksJob, record: Mapping[str, Any], step: int) -> dict[str,
     dataset, config = job.dataset, record["config"]
     parts = {part: len(job.data.rows(part)) for part in ("train", "valid", "test")}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    devices = record.get("devices", {})
+    devices, versions = record.get("devices", {}), dict(record.get("versions", {}))
     return {
         "Source": dataset.name + (" (simulated bookmarks)" if dataset.simulated else ""),
         "Drawings": f"{len(dataset.items):,}",
@@ -234,7 +234,8 @@ def _facts(job: BookmarksJob, record: Mapping[str, Any], step: int) -> dict[str,
         "Config": digest[:12],
         "Data": dataset.fingerprint[:12],
         "Trained on": f"{devices.get('count', 1)} x {devices.get('kind', 'unknown device')}",
-        "Versions": ", ".join(f"{k} {v}" for k, v in record.get("versions", {}).items()),
+        "Code": f"umair_jax {versions.pop('umair_jax', '')}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Page made": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 

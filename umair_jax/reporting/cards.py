@@ -14,7 +14,7 @@ from umair_jax.reporting.thumbnails import Thumbnails
 # The share of a bar that a letter inside it takes, at the narrowest that the page draws one.
 _LETTER = 0.028
 _VISIBLE = 0.005
-_MARKS = {BOOKMARKED: "bookmarked in test", PASSED: "shown in test, not bookmarked"}
+_MARKS = {BOOKMARKED: "bookmarked", PASSED: "passed over"}
 
 
 def person(
