@@ -4,6 +4,11 @@
 
 prints the table that a training ended with again, from its working directory alone.
 
+    python -m umair_jax.evaluate --task=weights --workdir=runs/base
+
+asks whether the ranker's modality weights mean something: whether they follow what simulated users
+are made of, and whether the modality with the largest weight is missed most.
+
     python -m umair_jax.evaluate --task=style --data=emoji_styles.parquet [--config=CONFIG.py]
 
 asks whether the image encoder separates what a picture shows from how it is painted; without
@@ -23,13 +28,14 @@ from umair_jax import pretrained, settings
 from umair_jax.evaluate_run import evaluate
 from umair_jax.evaluate_style import evaluate_style
 from umair_jax.evaluate_text import evaluate_text
+from umair_jax.evaluate_weights import evaluate_weights
 from umair_jax.memory import keep_freed_memory
 from umair_jax.probes.style import ProbeConfig
 
-TASKS = ("run", "style", "text")
+TASKS = ("run", "weights", "style", "text")
 # Flags that only some tasks read; the others would ignore them in silence.
 ONLY = {
-    "checkpoint": ("run",),
+    "checkpoint": ("run", "weights"),
     "config": ("style", "text"),
     "weights": ("style", "text"),
     **dict.fromkeys(("data", "queries", "limit_concepts", "seed", "untrained"), ("style",)),
@@ -96,7 +102,8 @@ def main(argv: list[str]) -> None:
         return
     if not values.workdir:
         raise ValueError("--workdir: got nothing; expected the folder of a run, like runs/base")
-    evaluate(values.workdir, values.checkpoint)
+    task = evaluate_weights if values.task == "weights" else evaluate
+    task(values.workdir, values.checkpoint)
 
 
 if __name__ == "__main__":

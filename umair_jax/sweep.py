@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,9 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
 from umair_jax import settings
-from umair_jax.jobs import bookmarks
 from umair_jax.memory import keep_freed_memory
-from umair_jax.sweeps import plots, search, segments, table
-from umair_jax.sweeps.config import SweepConfig, build, override, read_winners, row_config
+from umair_jax.sweeps import output, winners
+from umair_jax.sweeps.config import SweepConfig, build
 from umair_jax.sweeps.runs import Run, Runner
 
 
@@ -51,28 +49,31 @@ def sweep(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     console, workdir = console or Console(), Path(workdir)
     made = build(config)
     train_rows(made, workdir, console)
-    return write(made, workdir, console)
+    return output.write(made, workdir, console)
 
 
 def train_rows(made: SweepConfig, workdir: Path, console: Console) -> None:
     """Trains every row that nobody else has or is at."""
-    runner, began, new = Runner(workdir / "runs"), time.monotonic(), 0
-    for place, name in enumerate(made.rows, 1):
+    runner, began, trained = Runner(workdir / "runs"), time.monotonic(), 0
+    for place, name in enumerate(made.rows):
         with _claimed(workdir / "locks" / f"{place:03d}") as mine:
             if not mine:
                 continue
-            config, found = _best(made, workdir, name, runner)
-            for seed in made.seeds:
+            config, options = winners.chosen(made, workdir, name, runner)
+            for number, seed in enumerate(made.seeds, 1):
                 config.seed = seed
                 there = runner.done(name, config)
                 run = there or runner(name, config)
-                new += there is None
-                minutes = (time.monotonic() - began) / 60
+                trained += there is None
+                test = run.summary["test"]
+                count, whole = place * len(made.seeds) + number, len(made.rows) * len(made.seeds)
+                seconds = (time.monotonic() - began) / max(trained, 1)
+                left = f"{(whole - count) * seconds / 60:.0f} min to go" if trained else "read"
                 console.print(
-                    f"{place}/{len(made.rows)} {name}, seed {seed}: test AUC "
-                    f"{run.summary['test']['auc']:.4f}, log loss "
-                    f"{run.summary['test']['log_loss']:.4f}{found}; {new} new runs in "
-                    f"{minutes:.1f} min"
+                    f"[{count}/{whole}] {name}, seed {seed}: test AUC {test['auc']:.4f}, log loss "
+                    f"{test['log_loss']:.4f}{_words(options)}; {left}",
+                    markup=False,
+                    soft_wrap=True,
                 )
 
 
@@ -89,100 +90,8 @@ def _claimed(path: Path) -> Iterator[bool]:
         yield True
 
 
-def _best(made: SweepConfig, workdir: Path, name: str, runner: Runner) -> tuple[ConfigDict, str]:
-    """A row's config with what the search found for it, and words about that."""
-    config = row_config(name, made.rows[name], made)
-    with config.unlocked():
-        winners = _winners(made, workdir)
-        if name not in winners and made.search.trials:
-
-            def measure(options: Any) -> float:
-                trial = row_config(name, made.rows[name], made)
-                override(trial, options, f"config.search.space of {name}")
-                trial.seed = made.search.seed
-                return runner(name, trial).summary["validation"]["auc"]
-
-            tried = search.settings_of(name, config, made.search)
-            path = workdir / "search" / f"{name}.json"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(search.best(tried, measure), indent=2) + "\n", "utf-8")
-            winners = _winners(made, workdir)
-        options = winners.get(name, {})
-        override(config, options, f"winner of {name}")
-    said = "".join(f", {key.rsplit('.')[-1]} {value}" for key, value in options.items())
-    return config, said
-
-
-def _winners(made: SweepConfig, workdir: Path) -> dict[str, dict[str, Any]]:
-    if made.search.winners:
-        return read_winners(made.search.winners)
-    paths = sorted((workdir / "search").glob("*.json"))
-    return {path.stem: json.loads(path.read_text("utf-8"))["options"] for path in paths}
-
-
-def write(made: SweepConfig, workdir: Path, console: Console) -> list[Run]:
-    """Reads every finished row and writes tables and pictures."""
-    runner, runs = Runner(workdir / "runs"), {}
-    for name in made.rows:
-        config, _ = _best(made, workdir, name, runner)
-        found = []
-        for seed in made.seeds:
-            config.seed = seed
-            found.append(runner.done(name, config))
-        if all(found):
-            runs[name] = found
-    lines = table.lines(made, runs)
-    simulated = runs[made.reference][0].summary["simulated"]
-    _write(workdir / "table.md", table.as_markdown(made, lines, simulated))
-    _write(workdir / "table.csv", table.as_csv(lines))
-    _write(workdir / "table.tex", table.as_latex(made, lines))
-    _write_winners(made, workdir)
-    label = made.rows[made.reference].label or made.reference
-    for cost in plots.COSTS:
-        plots.against_cost(lines, cost, label, workdir / f"auc_{cost}.png")
-    _write_segments(made, workdir, runs)
-    reference = runs[made.reference]
-    names = list(reference[0].summary["modality_weights"])
-    if names:
-        weights = reference[0].predictions()["weights"]
-        plots.weight_distributions(weights, names, workdir / "weights.png")
-    console.print(table.for_terminal(made, lines))
-    missing = [name for name in made.rows if name not in runs]
-    if missing:
-        console.print(f"Not finished, and not in the table: {', '.join(missing)}")
-    console.print(f"Written to {workdir}")
-    return reference
-
-
-def _write_winners(made: SweepConfig, workdir: Path) -> None:
-    paths = sorted((workdir / "search").glob("*.json"))
-    if paths:
-        rows = {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
-        whole = {"space": made.search.space, "seed": made.search.seed, "rows": rows}
-        _write(workdir / "winners.json", json.dumps(whole, indent=2) + "\n")
-
-
-def _write_segments(made: SweepConfig, workdir: Path, runs: dict[str, list[Run]]) -> None:
-    """AUC by activity, of the reference and the five best of the others."""
-    config = row_config(made.reference, made.rows[made.reference], made)
-    loaded = bookmarks.load(config, Console(quiet=True))
-    user = runs[made.reference][0].predictions()["user"]
-    thirds = segments.activity(loaded.dataset, loaded.data.rows("train"), user)
-    found = segments.auc_by_segment(thirds, segments.ACTIVITY, runs)
-    _write(workdir / "segments.json", json.dumps(found, indent=2) + "\n")
-    whole = {name: sum(r.summary["test"]["auc"] for r in mine) for name, mine in runs.items()}
-    best = sorted((n for n in runs if n != made.reference), key=lambda n: -whole[n])[:5]
-    shown = {
-        segment: {made.rows[n].label or n: values[n] for n in (made.reference, *best)}
-        for segment, values in found.items()
-    }
-    plots.by_segment(shown, workdir / "auc_by_segment.png")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+def _words(options: Mapping[str, Any]) -> str:
+    return "".join(f", {name.rsplit('.')[-1]} {value}" for name, value in options.items())
 
 
 # Workers ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from umair_jax.data.dataset import Dataset
 from umair_jax.data.ranking import RankingConfig, RankingData
 from umair_jax.data.schema_config import SchemaConfig
 from umair_jax.encoding import ExtractConfig
-from umair_jax.extract import bank_key, extract
+from umair_jax.extract import bank_folder, bank_key, extract
 from umair_jax.jobs import sections
 from umair_jax.jobs.sections import DataConfig
 from umair_jax.models.inputs import InputShapes
@@ -162,8 +162,8 @@ def load(config: ConfigDict, console: Console) -> Loaded:
     schema = made["schema"].schema()
     dataset = sections.prepared(made["data"], console)
     key = bank_key(dataset.catalogue_fingerprint, made["extract"])
-    bank_dir = Path(made["data"].root) / "banks" / key[:16]
-    bank = extract(dataset, made["extract"], bank_dir, console=console)
+    folder = bank_folder(made["data"].root, key)
+    bank = extract(dataset, made["extract"], folder, console=console)
     return Loaded(dataset, ranking.build(dataset, bank, schema, made["features"]))
 
 

@@ -1,4 +1,4 @@
-"""Users by how much they bookmarked before, and AUC within each segment."""
+"""Users by how much they bookmarked before and by what they go, and AUC within each segment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from umair_jax.data.dataset import Dataset
 from umair_jax.sweeps.runs import Run
 from umair_jax.training import metrics
 
+TASTES = ("goes by content", "goes by style", "goes by artist", "goes by popularity")
 ACTIVITY = ("least active third", "middle third", "most active third")
 
 
@@ -31,6 +32,15 @@ def activity(dataset: Dataset, known: np.ndarray, user: np.ndarray) -> np.ndarra
     return rank[user] * len(ACTIVITY) // len(present)
 
 
+def taste(dataset: Dataset, user: np.ndarray) -> np.ndarray | None:
+    """What weighs most for the user of each example, 0 to 3 in the order of TASTES.
+
+    None where users are not simulated.
+    """
+    mixture = dataset.users.true_mixture
+    return None if mixture is None else mixture[user].argmax(axis=1)
+
+
 def auc_by_segment(
     segment: np.ndarray, names: Sequence[str], runs: Mapping[str, Sequence[Run]]
 ) -> dict[str, dict[str, float]]:
@@ -38,6 +48,8 @@ def auc_by_segment(
     found: dict[str, dict[str, float]] = {}
     for k, name in enumerate(names):
         here = segment == k
+        if not here.any():
+            continue
         found[name] = {}
         for row, mine in runs.items():
             each = [run.predictions() for run in mine]

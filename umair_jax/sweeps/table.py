@@ -227,10 +227,12 @@ def as_latex(sweep: SweepConfig, found: Sequence[Line]) -> str:
 
 
 def for_terminal(sweep: SweepConfig, found: Sequence[Line]) -> Table:
-    """The same for the terminal."""
+    """The columns that fit on a terminal; table.md has them all."""
     table = Table(title=sweep.title, title_justify="left")
-    for k, header in enumerate(HEADERS):
-        table.add_column(header, justify="left" if k < 2 else "right")
+    shown = [HEADERS.index(h) for h in ("model", "features", "AUC", "log loss", "p (AUC)")]
+    for k in shown:
+        table.add_column(HEADERS[k], justify="left" if k < 2 else "right", no_wrap=k > 1)
     for line in found:
-        table.add_row(*_cells(line))
+        cells = _cells(line)
+        table.add_row(*(cells[k] for k in shown))
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,22 @@ class BookmarksTask:
         stored = sorted(range(len(users)), key=lambda k: users[k].column in (LONG_TAGS, SHORT_TAGS))
         self._user_order = np.argsort(stored)
         self._modalities = [f.column for f in data.schema.dense(Side.ITEM)]
+        self._masked = ""
+
+    def without(self, modality: str) -> BookmarksTask:
+        """The same task with a modality counted as missing, for every item.
+
+        Raises:
+            ValueError: The ranker has no such modality.
+        """
+        if modality not in self.config.modality_names:
+            raise ValueError(
+                f"modality: got {modality!r}, expected one of "
+                f"{', '.join(self.config.modality_names)}"
+            )
+        found = copy.copy(self)
+        found._masked = modality
+        return found
 
     def _offsets(self, name: str) -> tuple[int, int]:
         table = self.schema.field(name).table
@@ -172,10 +189,10 @@ class BookmarksTask:
             return context[name].at[index].get(mode="promise_in_bounds")
 
         known = gather("present", item)
-        present = [
-            jnp.ones_like(known[:, 0]) if name == META else known[:, ranking.VECTORS.index(name)]
-            for name in names
-        ]
+        there = {name: known[:, k] for k, name in enumerate(ranking.VECTORS)}
+        there[META] = jnp.ones_like(known[:, 0])
+        there[self._masked] = jnp.zeros_like(known[:, 0])
+        present = [there[name] for name in names]
         history = None
         if self.config.reads_history:
             bookmarked = gather(ranking.HISTORY, state)

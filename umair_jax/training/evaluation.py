@@ -41,7 +41,7 @@ class Predictor:
 
     def __init__(self, task: Any, mesh: Mesh) -> None:
         """Prepares the jitted function; ``task`` is a ``loop.Task``."""
-        self._mesh = mesh
+        self.mesh = mesh
 
         def predict(params: Any, stats: Any, context: Any, batch: Any) -> Any:
             rows = task.table_rows(context, batch)
@@ -72,7 +72,7 @@ class Predictor:
             Name -> array [E, ...] in the order of the examples; None if told to stop.
         """
         params, stats = judged(state)
-        place = BatchPlacer(self._mesh, source.batch_size)
+        place = BatchPlacer(self.mesh, source.batch_size)
         pending: deque[Any] = deque()
         parts: list[Arrays] = []
         for batch in source.padded_batches(place.rows):

@@ -1,0 +1,83 @@
+"""The table of the paper: UMAIR-FPS against fourteen models, with and without vectors.
+
+    python -m umair_jax.sweep --config=configs/paper_table.py
+    python -m umair_jax.sweep --config=configs/paper_table.py:movielens:cold_item
+
+The argument names the config whose data are used, configs/base.py without. Hyper-parameters of
+every row are those that `--config.search.trials=6 --config.search.winners=` finds, the same budget
+for each; what was found last is in configs/paper_table.json, with the space that was searched.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs import baselines
+
+WINNERS = Path(__file__).with_suffix(".json")
+LABELS = {
+    "popularity": "popularity",
+    "item_knn": "item-kNN (content)",
+    "lr": "LR",
+    "fm": "FM",
+    "wide_deep": "Wide & Deep",
+    "deepfm": "DeepFM",
+    "xdeepfm": "xDeepFM",
+    "dcn": "DCN",
+    "dcnv2": "DCN-V2",
+    "autoint": "AutoInt",
+    "difm": "DIFM",
+    "edcn": "EDCN",
+    "fibinet": "FiBiNET",
+    "finalmlp": "FinalMLP",
+}
+IDS, VECTORS = "ids, tags, counts", "and vectors"
+COUNTS, CONTENT = "counts", "vectors"
+# Films: their counts are left out, see configs/movielens.py, so popularity has nothing to read.
+WITHOUT_COUNTS = ("movielens",)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The rows; on configs/base.py, or on the config that the argument names."""
+    on = arg or "base"
+    module, _, inner = on.partition(":")
+    config = ConfigDict()
+    config.title = f"UMAIR-FPS and its baselines, configs/{module}.py{inner and ':' + inner}"
+    config.rows = ConfigDict(sort_keys=False)
+    file = f"configs/{module}.py{inner and ':' + inner}"
+    config.rows.umair_fps = row(file, "UMAIR-FPS", VECTORS)
+    for name, label in LABELS.items():
+        if name == "popularity" and module in WITHOUT_COUNTS:
+            continue
+        alone = {"popularity": COUNTS, "item_knn": CONTENT}.get(name)
+        for sparse in (False,) if alone else (True, False):
+            words = ",".join([name, *(["sparse"] if sparse else []), f"on={on}"])
+            features = alone or (IDS if sparse else VECTORS)
+            key = f"{name}_sparse" if sparse else name
+            config.rows[key] = row(f"configs/baselines.py:{words}", label, features)
+    config.reference = "umair_fps"
+    config.seeds = (0, 1, 2)
+    config.overrides = ConfigDict()
+    config.draws = 1000
+    config.search = ConfigDict()
+    config.search.trials = 0
+    config.search.seed = 0
+    config.search.space = ConfigDict(
+        {
+            "optim": {"learning_rate": (1e-3, 2e-3, 4e-3, 8e-3), "weight_decay": (0.1, 1.0, 3.0)},
+            "tables": {"learning_rate": (0.03, 0.1, 0.2)},
+            "model": {"dropout": (0.0, 0.1, 0.3)},
+        }
+    )
+    config.search.winners = str(WINNERS) if WINNERS.exists() and not arg else ""
+    return config.lock()
+
+
+def row(config: str, label: str, features: str) -> ConfigDict:
+    """One line of a table."""
+    return ConfigDict(
+        {"config": config, "label": label, "features": features, "overrides": ConfigDict()}
+    )
+
+
+assert set(LABELS) == set(baselines.NAMES), "a baseline without a label"
