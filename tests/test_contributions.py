@@ -66,8 +66,9 @@ def test_deletion_masks_each_examples_own_modality():
     rng = np.random.default_rng(3)
     label = rng.integers(0, 2, 400)
     user = rng.integers(1, 30, 400).astype(np.int32)
-    parts = rng.normal(size=(400, 4)) + 2 * (label[:, None] - 0.5)
     weights = rng.dirichlet(np.full(4, 0.5), 400)
+    # What weighs more says more.
+    parts = rng.normal(size=(400, 4)) + 4 * weights * (label[:, None] - 0.5)
 
     def probability(kept):
         return 1 / (1 + np.exp(-(weights * parts * kept).sum(axis=1)))
