@@ -26,9 +26,12 @@ from configs import smoke
 from umair_jax import jobs, results, settings, train
 from umair_jax.data import store
 from umair_jax.evaluate_run import evaluate
+from umair_jax.evaluate_weights import evaluate_weights
+from umair_jax.jobs.bookmarks import PREDICTIONS
 from umair_jax.report import report
 from umair_jax.training import checkpoints, logs, record, sharding
 from umair_jax.training import state as states
+from umair_jax.training.metrics import evaluate_predictions
 from umair_jax.training.optimisers import make_optimiser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +173,7 @@ def test_the_summary_has_what_is_documented(run):
         *("seconds", "examples_per_second", "data_wait_share", "wall_seconds"),
         "peak_memory_bytes",
         *("validation", "test", "constant", "oracle", "share_of_oracle", "modality_weights"),
+        "flops_per_example",
     }
     for part in ("validation", "test"):
         assert set(summary[part]) == {
@@ -273,6 +277,35 @@ def test_the_report_is_made_from_the_folder_alone(run, tmp_path):
     assert "The image encoder is untrained" in page
     assert page.count("data:image/webp;base64,") > 20
     assert run.summary == summary
+
+
+def test_the_predictions_for_the_test_examples_are_kept(run):
+    with np.load(run.workdir / PREDICTIONS, allow_pickle=False) as file:
+        kept = {name: file[name] for name in file.files}
+    assert set(kept) == {"label", "user", "item", "probability", "weights"}
+    found = evaluate_predictions(kept["label"], kept["probability"], kept["user"], draws=0)
+    for name in METRICS:
+        assert found[name] == pytest.approx(run.summary["test"][name])
+    means = kept["weights"].mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(means, list(run.summary["modality_weights"].values()), rtol=1e-5)
+
+
+def test_the_weights_are_asked_from_the_folder_alone(run, tmp_path):
+    before, console = run.summary, quiet()
+    found = evaluate_weights(run.workdir, console=console)
+    summary = run.summary
+    assert summary == {**before, "weights_probe": json.loads(json.dumps(found))}
+    results.write(run.workdir, before)
+    assert found["step"] == before["best_step"]
+    deletion = found["deletion"]
+    assert deletion["auc"] == pytest.approx(before["test"]["auc"])
+    for name in (*MODALITIES, "largest", "smallest"):
+        assert deletion[f"log_loss_without_{name}"] != deletion["log_loss"], name
+    assert set(found["rank_correlation"]) == {
+        *("content", "style", "artist and popularity", "mean")
+    }
+    assert f"{deletion['auc_without_style']:.4f}" in console.file.getvalue()
+    assert "The largest is missed more than the smallest by" in console.file.getvalue()
 
 
 def test_another_config_is_refused(run, capsys):
