@@ -246,8 +246,14 @@ def test_wrong_options_are_refused(model, message):
     ("arg", "message"),
     [
         ("deep", "got the argument 'deep'; expected one of popularity, lr"),
-        ("deepfm,dense", "got the argument 'deepfm,dense'; expected"),
-        ("item_knn,sparse", "got 'item_knn,sparse'; expected item_knn alone"),
+        (
+            "deepfm,dense",
+            "got 'deepfm,dense'; expected a name, ,sparse where a model can do without",
+        ),
+        (
+            "item_knn,sparse",
+            "got 'item_knn,sparse'; expected a name, ,sparse where a model can do without",
+        ),
     ],
 )
 def test_wrong_arguments_of_the_config_are_refused(arg, message):
