@@ -19,7 +19,7 @@ from umair_jax import sweep as front_door
 from umair_jax.data.schema_config import SchemaConfig
 from umair_jax.encoding import ExtractConfig
 from umair_jax.jobs import bookmarks
-from umair_jax.sweeps import search, segments, statistics, table, winners
+from umair_jax.sweeps import plots, search, segments, statistics, table, winners
 from umair_jax.sweeps.config import SearchConfig, build, flat, override, row_config
 from umair_jax.sweeps.runs import Run, Runner, SweepInterruptedError
 from umair_jax.sweeps.table import Line
@@ -410,6 +410,18 @@ def test_numbers_are_written_as_they_are_read():
     rows = list(csv.DictReader(io.StringIO(table.as_csv([LINE]))))
     assert float(rows[0]["auc_mean"]) == LINE.auc_mean
     assert rows[0]["log_loss_std"] == ""
+
+
+def test_names_beside_a_plot_keep_the_order_and_a_distance():
+    values = [0.80, 0.801, 0.802, 0.5, 0.8005, 0.55]
+    places = plots._spread(values, 0.48, 0.82)
+    assert np.array_equal(np.argsort(places), np.argsort(values))
+    gaps = np.diff(np.sort(places))
+    assert gaps.min() > 0.034 * 0.34
+    assert 0.48 <= min(places) <= max(places) <= 0.82
+    crowded = plots._spread([0.5] * 60, 0.0, 1.0)
+    assert 0 <= min(crowded) <= max(crowded) <= 1
+    assert np.diff(np.sort(crowded)).min() > 0.01
 
 
 def saved(folder, label, user, probability, **summary):

@@ -27,45 +27,66 @@ COSTS = {
 def against_cost(found: Sequence[Line], cost: str, reference: str, path: Path) -> None:
     """AUC over a cost (a field of Line) on a log axis, one dot a row, error bars over seeds."""
     groups = list(dict.fromkeys(line.features for line in found))
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
-    for colour, group in zip(COLOURS * len(groups), groups, strict=False):
+    colours = {group: COLOURS[k % len(COLOURS)] for k, group in enumerate(groups)}
+    figure, axes = plt.subplots(figsize=(9, max(5.0, 0.24 * len(found))), layout="constrained")
+    for group in groups:
         mine = [line for line in found if line.features == group]
         axes.errorbar(
             [getattr(line, cost) for line in mine],
             [line.auc_mean for line in mine],
             yerr=[np.nan_to_num(line.auc_std) for line in mine],
             fmt="o",
-            color=colour,
+            color=colours[group],
             label=group or None,
             capsize=2,
         )
-    for line, (dx, dy) in zip(found, _offsets(found, cost), strict=True):
+    axes.set_xscale("log")
+    axes.margins(x=0.05, y=0.06)
+    # Dots crowd where models are alike: names stand in a column, with a line to their dot.
+    low, high = axes.get_ylim()
+    places = _spread([line.auc_mean for line in found], low, high)
+    for line, place in zip(found, places, strict=True):
         axes.annotate(
             line.name,
             (getattr(line, cost), line.auc_mean),
-            xytext=(dx, dy),
-            textcoords="offset points",
+            xytext=(1.03, (place - low) / (high - low)),
+            textcoords="axes fraction",
+            va="center",
             fontsize=8,
+            color=colours[line.features],
             fontweight="bold" if line.name == reference else "normal",
+            arrowprops={"arrowstyle": "-", "color": colours[line.features], "lw": 0.4},
         )
-    axes.set_xscale("log")
     axes.set_xlabel(COSTS[cost])
     axes.set_ylabel("test AUC")
-    axes.margins(x=0.12)
     axes.grid(alpha=0.25)
     if any(groups):
-        axes.legend(frameon=False)
+        _legend_above(axes, len(groups))
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
-def _offsets(found: Sequence[Line], cost: str) -> list[tuple[int, int]]:
-    """Labels of dots that lie close together go up and down in turn."""
-    order = sorted(range(len(found)), key=lambda k: found[k].auc_mean)
-    places: list[tuple[int, int]] = [(6, 4)] * len(found)
-    for turn, k in enumerate(order):
-        places[k] = (6, 4) if turn % 2 else (6, -11)
-    return places
+def _spread(values: Sequence[float], low: float, high: float) -> list[float]:
+    """Places from low to high in the order of the values, near them, a line of text apart."""
+    order = np.argsort(values, kind="stable")
+    gap = min((high - low) / max(len(values), 1), 0.035 * (high - low))
+    places = np.asarray(values, np.float64)[order]
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + gap)
+    places -= max(0.0, places[-1] - high) if len(places) else 0.0
+    for k in range(len(places) - 2, -1, -1):
+        places[k] = min(places[k], places[k + 1] - gap)
+    # Pushed down by the top, then up again by the bottom: the gap fits all of them.
+    for k in range(len(places)):
+        places[k] = max(places[k], low + k * gap)
+    found = np.empty(len(places))
+    found[order] = places
+    return found.tolist()
+
+
+def _legend_above(axes: Any, columns: int) -> None:
+    place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.01)}
+    axes.legend(frameon=False, fontsize=8, ncols=min(columns, 3), **place)
 
 
 def by_segment(segments: Mapping[str, Mapping[str, float]], path: Path) -> None:
@@ -83,7 +104,7 @@ def by_segment(segments: Mapping[str, Mapping[str, float]], path: Path) -> None:
     axes.set_ylim(max(0.0, np.nanmin(values) - 0.03), min(1.0, np.nanmax(values) + 0.01))
     axes.set_ylabel("test AUC")
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, ncols=min(len(rows), 4), loc="upper left")
+    _legend_above(axes, len(rows))
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
