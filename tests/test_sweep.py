@@ -191,6 +191,27 @@ def test_workers_leave_rows_to_each_other(swept, monkeypatch):
     assert "fm, seed" in text.getvalue()
 
 
+def test_workers_that_end_early_are_told(monkeypatch):
+    class Ended:
+        def __init__(self, command, env):
+            assert command[-1] == "--worker"
+            assert env["UMAIR_JAX_CORES"] in ("0/2", "1/2")
+            self.code = int(env["UMAIR_JAX_CORES"][0]) * code
+
+        def wait(self):
+            return self.code
+
+    monkeypatch.setattr(front_door.subprocess, "Popen", Ended)
+    code = 0
+    front_door._run_workers(2, Console(quiet=True))
+    code = 130
+    with pytest.raises(SweepInterruptedError, match="interrupted; the same command goes on"):
+        front_door._run_workers(2, Console(quiet=True))
+    code = 2
+    with pytest.raises(ValueError, match=r"got the exit codes \[0, 2\]; expected 0"):
+        front_door._run_workers(2, Console(quiet=True))
+
+
 def test_the_front_door_says_what_is_wrong():
     command = [sys.executable, "-m", "umair_jax.sweep", "--config=configs/paper_table.py"]
     found = subprocess.run(

@@ -28,7 +28,9 @@ from umair_jax import settings
 from umair_jax.memory import keep_freed_memory
 from umair_jax.sweeps import output, winners
 from umair_jax.sweeps.config import SweepConfig, build
-from umair_jax.sweeps.runs import Run, Runner
+from umair_jax.sweeps.runs import Run, Runner, SweepInterruptedError
+
+INTERRUPTED = 130
 
 
 def sweep(config: ConfigDict, workdir: str | Path, console: Console | None = None) -> list[Run]:
@@ -120,11 +122,14 @@ def _run_workers(workers: int, console: Console) -> None:
 
     Raises:
         ValueError: One of them failed; it said why.
+        SweepInterruptedError: A signal ended one.
     """
     console.print(f"{workers} rows at a time")
     command = [sys.executable, "-m", "umair_jax.sweep", *sys.argv[1:], "--worker"]
     started = [subprocess.Popen(command, env=os.environ | more) for more in _places(workers)]
     codes = [process.wait() for process in started]
+    if INTERRUPTED in codes:
+        raise SweepInterruptedError("interrupted; the same command goes on")
     if any(codes):
         raise ValueError(f"workers: got the exit codes {codes}; expected 0; see above, run again")
 
@@ -138,20 +143,24 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Parses the flags and runs the sweep."""
+    """Parses the flags and runs the sweep; exit status 130 if a signal ended it."""
     if len(argv) > 1:
         raise ValueError(f"arguments: got {argv[1:]}; expected flags only, like --workers=2")
     values, console = flags.FLAGS, Console()
     config = settings.loaded(values.config)
     name = Path(config_flags.get_config_filename(values["config"])).stem
     workdir = Path(values.workdir or Path("runs") / name)
-    if values.worker:
-        train_rows(build(config), workdir, console)
-        return
-    if values.workers > 1:
-        build(config)  # mistakes come to light before processes start
-        _run_workers(values.workers, console)
-    sweep(config, workdir, console)
+    try:
+        if values.worker:
+            train_rows(build(config), workdir, console)
+            return
+        if values.workers > 1:
+            build(config)  # mistakes come to light before processes start
+            _run_workers(values.workers, console)
+        sweep(config, workdir, console)
+    except SweepInterruptedError as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
