@@ -55,7 +55,12 @@ def against_cost(found: Sequence[Line], cost: str, reference: str, path: Path) -
             fontsize=8,
             color=colours[line.features],
             fontweight="bold" if line.name == reference else "normal",
-            arrowprops={"arrowstyle": "-", "color": colours[line.features], "lw": 0.4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colours[line.features],
+                "lw": 0.4,
+                "relpos": (0.0, 0.5),
+            },
         )
     axes.set_xlabel(COSTS[cost])
     axes.set_ylabel("test AUC")
