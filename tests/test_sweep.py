@@ -131,6 +131,19 @@ def test_the_search_is_kept_and_its_winner_trained(swept):
     assert len(list((out / "runs").iterdir())) == 6
 
 
+def test_another_search_does_not_take_over_winners(swept, tmp_path):
+    config, out, _ = swept
+    found = []
+    for trials in (2, 0):
+        other = ConfigDict(config.to_dict())
+        other.search.trials = trials
+        made = build(other)
+        chosen = [winners.chosen(made, out, name, Runner(out / "runs"))[1] for name in made.rows]
+        found.append((any(chosen), bool(winners.as_json(made, out))))
+    known = json.loads((out / "winners.json").read_text("utf-8"))["rows"]
+    assert found == [(any(row["options"] for row in known.values()), True), (False, False)]
+
+
 def test_a_second_sweep_trains_nothing_and_one_more_seed_trains_its_own(swept, monkeypatch):
     config, out, _ = swept
     before = (out / "table.csv").read_text("utf-8")
@@ -171,7 +184,7 @@ def test_winners_of_an_earlier_search_are_used(swept, tmp_path):
 def test_workers_leave_rows_to_each_other(swept, monkeypatch):
     """A row that somebody is at is skipped; the lock goes with its process."""
     config, out, _ = swept
-    lock = out / "locks" / "000"
+    lock = out / "locks" / "fm"
     holder = subprocess.Popen(
         [sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1], 'w'); "
          "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()", str(lock)],

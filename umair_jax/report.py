@@ -90,7 +90,7 @@ def report(
     foot = numbers.facts(facts)
     path = Path(out) if out else workdir / PAGE
     text = page.document(f"Recommending drawings of {job.dataset.name}", head, sections, foot)
-    page.write(path, text)
+    results.write_text(path, text)
     console.print(f"Checkpoint {run.step:,} of {workdir}: {len(text) / 1e6:.1f} MB in {path}")
     return path
 

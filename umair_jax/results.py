@@ -54,9 +54,15 @@ def read(workdir: Path) -> dict[str, Any]:
 
 def write(workdir: Path, summary: Mapping[str, Any]) -> None:
     """Writes summary.json, all or nothing; numbers that are not finite become null."""
-    path = Path(workdir) / SUMMARY
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(_finite(summary), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(_finite(summary), indent=2, ensure_ascii=False)
+    write_text(Path(workdir) / SUMMARY, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file, all or nothing, and the folder that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.tmp")
+    partial.write_text(text, "utf-8")
     os.replace(partial, path)
 
 

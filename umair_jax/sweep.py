@@ -58,7 +58,7 @@ def train_rows(made: SweepConfig, workdir: Path, console: Console) -> None:
     """Trains every row that nobody else has or is at."""
     runner, began, trained = Runner(workdir / "runs"), time.monotonic(), 0
     for place, name in enumerate(made.rows):
-        with _claimed(workdir / "locks" / f"{place:03d}") as mine:
+        with _claimed(workdir / "locks" / name) as mine:
             if not mine:
                 continue
             config, options = winners.chosen(made, workdir, name, runner)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import importlib.resources
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from umair_jax import reporting
 
@@ -55,11 +53,3 @@ def document(title: str, head: str, sections: Sequence[Section], foot: str) -> s
         f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n'
         f"<main>\n{body}\n</main>\n<footer>{foot}</footer></body></html>\n"
     )
-
-
-def write(path: Path, page: str) -> None:
-    """Writes the page, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    partial.write_text(page, "utf-8")
-    os.replace(partial, path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from rich.console import Console
 
+from umair_jax import results
 from umair_jax.jobs import bookmarks
 from umair_jax.sweeps import plots, segments, table, winners
 from umair_jax.sweeps.config import SweepConfig, row_config
@@ -27,12 +27,12 @@ def write(made: SweepConfig, workdir: Path, console: Console) -> list[Run]:
             runs[name] = found
     lines = table.lines(made, runs)
     simulated = runs[made.reference][0].summary["simulated"]
-    _write(workdir / "table.md", table.as_markdown(made, lines, simulated))
-    _write(workdir / "table.csv", table.as_csv(lines))
-    _write(workdir / "table.tex", table.as_latex(made, lines))
+    results.write_text(workdir / "table.md", table.as_markdown(made, lines, simulated))
+    results.write_text(workdir / "table.csv", table.as_csv(lines))
+    results.write_text(workdir / "table.tex", table.as_latex(made, lines))
     searched = winners.as_json(made, workdir)
     if searched:
-        _write(workdir / "winners.json", searched)
+        results.write_text(workdir / "winners.json", searched)
     label = made.rows[made.reference].label or made.reference
     for cost in plots.COSTS:
         plots.against_cost(lines, cost, label, workdir / f"auc_{cost}.png")
@@ -60,7 +60,7 @@ def _write_segments(made: SweepConfig, workdir: Path, runs: dict[str, list[Run]]
     tastes = segments.taste(loaded.dataset, user)
     if tastes is not None:
         found["taste"] = segments.auc_by_segment(tastes, segments.TASTES, runs)
-    _write(workdir / "segments.json", json.dumps(found, indent=2) + "\n")
+    results.write_text(workdir / "segments.json", json.dumps(found, indent=2) + "\n")
     whole = {name: sum(r.summary["test"]["auc"] for r in mine) for name, mine in runs.items()}
     best = sorted((n for n in runs if n != made.reference), key=lambda n: -whole[n])[:5]
     for kind, parts in found.items():
@@ -74,9 +74,3 @@ def _write_segments(made: SweepConfig, workdir: Path, runs: dict[str, list[Run]]
 def _label(made: SweepConfig, name: str) -> str:
     row = made.rows[name]
     return ", ".join(filter(None, (row.label or name, row.features)))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)

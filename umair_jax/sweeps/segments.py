@@ -45,14 +45,11 @@ def auc_by_segment(
     segment: np.ndarray, names: Sequence[str], runs: Mapping[str, Sequence[Run]]
 ) -> dict[str, dict[str, float]]:
     """Segment -> row -> AUC within it, mean over the row's seeds."""
-    found: dict[str, dict[str, float]] = {}
-    for k, name in enumerate(names):
-        here = segment == k
-        if not here.any():
-            continue
-        found[name] = {}
-        for row, mine in runs.items():
-            each = [run.predictions() for run in mine]
+    places = {name: segment == k for k, name in enumerate(names) if (segment == k).any()}
+    found: dict[str, dict[str, float]] = {name: {} for name in places}
+    for row, mine in runs.items():
+        each = [run.predictions() for run in mine]
+        for name, here in places.items():
             values = [metrics.auc(p["label"][here], p["probability"][here]) for p in each]
             found[name][row] = float(np.mean(values))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from umair_jax import results
 from umair_jax.sweeps import search
 from umair_jax.sweeps.config import SweepConfig, override, read_winners, row_config
 from umair_jax.sweeps.runs import Runner
@@ -43,9 +46,8 @@ def chosen(
             return runner(name, trial).summary["validation"]["auc"]
 
         tried = search.settings_of(name, config, made.search)
-        path = workdir / FOLDER / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(search.best(tried, measure), indent=2) + "\n", "utf-8")
+        path = _folder(made, workdir) / f"{name}.json"
+        results.write_text(path, json.dumps(search.best(tried, measure), indent=2) + "\n")
         found = _known(made, workdir)
     options = found.get(name, {})
     override(config, options, f"winner of {name}")
@@ -55,17 +57,23 @@ def chosen(
 def _known(made: SweepConfig, workdir: Path) -> dict[str, dict[str, Any]]:
     if made.search.winners:
         return read_winners(made.search.winners)
-    return {name: row["options"] for name, row in _searched(workdir).items()}
+    return {name: row["options"] for name, row in _searched(made, workdir).items()}
 
 
-def _searched(workdir: Path) -> dict[str, Any]:
-    paths = sorted((workdir / FOLDER).glob("*.json"))
+def _folder(made: SweepConfig, workdir: Path) -> Path:
+    """Another budget, seed or space is another search: its winners are kept apart."""
+    text = json.dumps(dataclasses.asdict(made.search), sort_keys=True)
+    return workdir / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _searched(made: SweepConfig, workdir: Path) -> dict[str, Any]:
+    paths = sorted(_folder(made, workdir).glob("*.json"))
     return {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
 
 
 def as_json(made: SweepConfig, workdir: Path) -> str:
     """All trials and winners with the space that was searched; empty where nothing was."""
-    rows = _searched(workdir)
+    rows = _searched(made, workdir)
     if not rows:
         return ""
     whole = {"space": made.search.space, "seed": made.search.seed, "rows": rows}
