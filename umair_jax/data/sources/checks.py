@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from umair_jax.data.report import Report
-from umair_jax.data.sources import cells, tables
+from umair_jax.data.sources import RawInteractions, cells, tables
 from umair_jax.data.sources.comma_separated import BLOCK_BYTES
 
 
@@ -34,6 +34,35 @@ class Events:
     illust_id: pa.StringArray
     timestamp: np.ndarray
     usable: np.ndarray
+
+    def labelled(
+        self,
+        file: str,
+        row: np.ndarray,
+        label: np.ndarray,
+        good: np.ndarray,
+        username: pa.StringArray | None = None,
+    ) -> RawInteractions:
+        """The rows where `good` [R] holds, with their labels and names of users.
+
+        Args:
+            file: Name of the table.
+            row: int64 [R], the rows of the piece.
+            label: int8 [R], 0 or 1.
+            good: bool [R].
+            username: R texts, or None.
+        """
+        rows = np.flatnonzero(good)
+        take = pa.array(rows)
+        return RawInteractions(
+            file=file,
+            row=row[rows],
+            user_id=self.user_id.take(take).dictionary_encode(),
+            illust_id=self.illust_id.take(take).dictionary_encode(),
+            timestamp=self.timestamp[rows],
+            label=label[rows],
+            username=None if username is None else username.take(take),
+        )
 
 
 def events(file: str, piece: tables.Piece, item: str, report: Report) -> Events:

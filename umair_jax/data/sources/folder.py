@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from umair_jax.data import records
 from umair_jax.data.report import Report
@@ -92,17 +91,7 @@ class Folder:
             if "username" in piece.columns:
                 username, wrong = cells.texts(piece.columns["username"])
                 checks.count("bad_utf8", file, piece.row, wrong, "username", username, report)
-            rows = np.flatnonzero(good)
-            take = pa.array(rows)
-            yield RawInteractions(
-                file=file,
-                row=piece.row[rows],
-                user_id=events.user_id.take(take).dictionary_encode(),
-                illust_id=events.illust_id.take(take).dictionary_encode(),
-                timestamp=events.timestamp[rows],
-                label=label[rows],
-                username=None if username is None else username.take(take),
-            )
+            yield events.labelled(file, piece.row, label, good, username)
 
 
 class _ItemPiece:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from umair_jax.data.report import Report
 from umair_jax.data.sources import RawInteractions, RawItem, RawUser, cells, checks, tables
@@ -93,16 +92,8 @@ class MovieLens:
         file = self._log.name
         for piece in tables.read(self._log, _RATINGS, report):
             events = checks.events(file, piece, "movie_id", report)
-            rows = np.flatnonzero(events.usable)
-            take = pa.array(rows)
-            yield RawInteractions(
-                file=file,
-                row=piece.row[rows],
-                user_id=events.user_id.take(take).dictionary_encode(),
-                illust_id=events.illust_id.take(take).dictionary_encode(),
-                timestamp=events.timestamp[rows],
-                label=np.ones(len(rows), np.int8),
-            )
+            label = np.ones(len(piece.row), np.int8)
+            yield events.labelled(file, piece.row, label, events.usable)
 
     def _first_ratings(self) -> dict[str, int]:
         """Unix seconds of the first rating by film."""
