@@ -42,7 +42,8 @@ CROSS = {
 }
 PARTS = {
     "without_wide": {"wide": False},
-    "with_fm": {"fm": True},
+    "with_fm": {"fm": "embeddings"},
+    "with_fm_of_vectors": {"fm": "vectors"},
     "with_residual": {"residual": True},
     "with_modality_norm": {"modality_norm": True},
 }

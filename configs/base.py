@@ -52,6 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.schema.bookmark_rate = (
         *(0.12, 0.16, 0.20, 0.24, 0.28, 0.32, 0.36, 0.40, 0.45, 0.50, 0.55, 0.60),
     )
+    config.schema.categories = 0
     config.schema.interest_vectors = ("text", "style", "content")
     config.schema.drop = ()
 
@@ -160,7 +161,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.residual = False
     config.model.head_widths = (64, 32, 16)
     config.model.wide = True
-    config.model.fm = False
+    config.model.fm = "none"
     config.model.modality_norm = False
     config.model.dtype = "float32"
 

@@ -161,6 +161,19 @@ def test_base_has_the_fields_of_the_paper_and_a_few_more():
         assert kind in ("text", "style", "content")
 
 
+def test_categories_are_one_more_field_of_the_items_on_request():
+    config = config_of("movielens")
+    with config.unlocked():
+        config.schema.categories = 64
+    field = built(config)["schema"].schema().field("category")
+    assert (field.kind, field.side, field.column, field.size) == (
+        Kind.HASH,
+        Side.ITEM,
+        "category",
+        64,
+    )
+
+
 # Full size --------------------------------------------------------------------------------------
 
 # The published counts. An embedding of 8 for every row, and one linear weight for every row

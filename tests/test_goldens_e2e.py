@@ -152,7 +152,7 @@ def test_every_step_matches_the_published_code(variant):
         close(z, data["single/z"], "z")
         close(ranker.cross(z), data["single/cross"], "cross")
     close(ranker.score(fused, user), data["single/dnn_logit"][:, 0], "deep logit")
-    sparse = ranker.sparse_logit(inputs.user_embeddings, inputs.item_embeddings, inputs.wide)
+    sparse = ranker.shallow_logit(inputs)
     close(sparse, data["single/lr_logit"][:, 0], "wide logit")
     logit, weights = jax.jit(lambda inputs: ranker(inputs))(inputs)
     close(logit, data["single/logit"][:, 0], "logit")

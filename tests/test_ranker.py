@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +32,9 @@ OPTIONS = {
     "no fusion": {"umcm": "none"},
     "vector": {"cross": "vector"},
     "matrix": {"cross": "matrix", "residual": True},
-    "low rank": {"cross": "low_rank", "fm": True, "wide": False},
+    "low rank": {"cross": "low_rank", "fm": "embeddings", "wide": False},
     "no cross": {"cross": "none", "modality_norm": True},
+    "vectors cross": {"fm": "vectors"},
     "widths": {"umcm": "senet", "modality_width": 6},
     "no meta": {"meta": False},
     "only meta": {"modalities": ()},
@@ -201,6 +203,22 @@ def test_projecting_distinct_rows_once_gives_the_same_training_step():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_a_machine_over_vectors_adds_every_pair_of_projections_and_embeddings():
+    cfg = config("vectors cross")
+    ranker = build(cfg)
+    inputs = draw(cfg, 5)
+    given = {**inputs.user_dense, **inputs.modalities}
+    kernels = {name: layer.kernel[...] for name, layer in ranker.fields.projections.items()}
+    assert set(kernels) == set(given)
+    rows = [inputs.user_embeddings, inputs.item_embeddings]
+    rows += [(given[name] @ kernels[name])[:, None] for name in given]
+    rows = np.concatenate(rows, axis=1)
+    pairs = itertools.combinations(range(rows.shape[1]), 2)
+    expected = sum((rows[:, i] * rows[:, j]).sum(axis=1) for i, j in pairs)
+    found = ranker.shallow_logit(inputs) - inputs.wide.sum(axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_bfloat16_stays_close_to_float32():
     inputs = draw(SMALL, 64)
     full, _ = run(build(SMALL), inputs)
@@ -228,6 +246,8 @@ def test_training_needs_a_key_only_for_dropout():
     [
         ({"umcm": "atten"}, "'atten', expected one of attention, senet, mixture, static, none"),
         ({"cross": "dcnv2"}, "'dcnv2', expected one of none, vector, matrix, low_rank, mixture"),
+        ({"fm": "both"}, "got 'both', expected one of none, embeddings, vectors"),
+        ({"fm": "vectors", "modalities": (), "user_dense": ()}, "expected embeddings"),
         ({"dtype": "float64"}, "'float64', expected one of float32, bfloat16"),
         ({"dropout": 1.5}, "0 <= rate < 1"),
         ({"modalities": (("meta", 3),)}, "each name once"),

@@ -19,6 +19,8 @@ class SchemaConfig:
         boundaries: Bucket edges by field.
         bookmark_rate: Edges of a further item field, the share of earlier viewers who bookmarked;
             none = without it, as in the paper.
+        categories: Rows of a further item field, the item's category, hashed; 0 = without it, as
+            in the paper.
         interest_vectors: Whose means over a user's long- and short-term bookmarks are inputs:
             "text" (the paper), "content", "style".
         drop: Fields left out, for ablations.
@@ -28,6 +30,7 @@ class SchemaConfig:
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     boundaries: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     bookmark_rate: tuple[float, ...] = ()
+    categories: int = 0
     interest_vectors: tuple[str, ...] = ("text",)
     drop: tuple[str, ...] = ()
 
@@ -43,6 +46,10 @@ class SchemaConfig:
             rate = Field("bookmark_rate", Kind.BUCKET, Side.ITEM, boundaries=edges,
                          column="bookmark_rate")  # fmt: skip
             schema = schema.add(rate)
+        if self.categories:
+            category = Field("category", Kind.HASH, Side.ITEM, size=self.categories,
+                             column="category")  # fmt: skip
+            schema = schema.add(category)
         changes: dict[str, dict[str, Any]] = {
             name: {"size": size} for name, size in self.sizes.items()
         }

@@ -1,7 +1,12 @@
-"""Factorisation machine: all products of two fields' embeddings."""
+"""Factorisation machine: all products of two fields' embeddings; a vector can be a field too."""
+
+from collections.abc import Mapping
 
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
+
+from umair_jax.models.layers import Dense
 
 
 def fm_logit(*embeddings: Float[Array, "B _ D"]) -> Float[Array, " B"]:
@@ -15,3 +20,23 @@ def fm_logit(*embeddings: Float[Array, "B _ D"]) -> Float[Array, " B"]:
     total = sum(group.sum(axis=1) for group in embeddings)
     squares = sum(jnp.square(group).sum(axis=(1, 2)) for group in embeddings)
     return 0.5 * (jnp.square(jnp.asarray(total)).sum(axis=-1) - jnp.asarray(squares))
+
+
+class VectorFields(nnx.Module):
+    """Each vector as one field of the embeddings' width, x_v W_v.
+
+    Args:
+        widths: Width of each vector by name; one at least.
+        width: D, the width of the embeddings.
+        dtype: Type of the products' inputs, see `Dense`.
+    """
+
+    def __init__(self, widths: Mapping[str, int], width: int, *, rngs: nnx.Rngs, dtype: str):
+        self.projections = nnx.Dict()
+        for name, size in widths.items():
+            self.projections[name] = Dense(size, width, rngs=rngs, use_bias=False, dtype=dtype)
+
+    def __call__(self, vectors: Mapping[str, Float[Array, "B _"]]) -> Float[Array, "B V D"]:
+        """The fields, in the order of the names given first."""
+        layers = self.projections.items()
+        return jnp.stack([layer(vectors[name]) for name, layer in layers], axis=1)

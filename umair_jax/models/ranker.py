@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from umair_jax.models.cross import CrossConfig, CrossNetwork
-from umair_jax.models.fm import fm_logit
+from umair_jax.models.fm import VectorFields, fm_logit
 from umair_jax.models.inputs import InputShapes, RankerInputs, RankerOutput, ordered
 from umair_jax.models.layers import DTYPES, MLP, BatchNorm, Dense, check_choice, split_key
 from umair_jax.models.umcm import UMCM, Fusion, UMCMConfig, present_or_first
@@ -40,7 +40,8 @@ class RankerConfig(InputShapes):
         residual: relu(BatchNorm(z + cross(z))) in place of cross(z).
         head_widths: Layers between the cross network and the logit.
         wide: Whether the linear model over the sparse values is added to the logit.
-        fm: Whether a factorisation machine over all embeddings is added to the logit.
+        fm: Factorisation machine that is added to the logit: none; embeddings, over all of them;
+            vectors, over all embeddings and a projection of each dense input.
         modality_norm: Whether a BatchNorm follows the projection of each dense modality.
         dtype: "float32" or "bfloat16": type of the matrix products' inputs. Parameters,
             statistics, soft-maxes and the logit are float32 in both cases.
@@ -60,12 +61,15 @@ class RankerConfig(InputShapes):
     residual: bool = False
     head_widths: tuple[int, ...] = (64, 32, 16)
     wide: bool = True
-    fm: bool = False
+    fm: str = "none"
     modality_norm: bool = False
     dtype: str = "float32"
 
     def __post_init__(self):
         check_choice("ranker dtype", self.dtype, tuple(DTYPES))
+        check_choice("ranker fm", self.fm, ("none", "embeddings", "vectors"))
+        if self.fm == "vectors" and not (self.user_dense or self.modalities):
+            raise ValueError("ranker fm: got vectors, but there are none; expected embeddings")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"ranker dropout: got {self.dropout}, expected 0 <= rate < 1")
         if not self.tower_widths or not self.head_widths:
@@ -140,6 +144,9 @@ class Ranker(nnx.Module):
             self.projections[name] = Dense(width, cfg.modality_width, rngs=rngs, dtype=cfg.dtype)
             if cfg.modality_norm:
                 self.norms[name] = BatchNorm(cfg.modality_width)
+        if cfg.fm == "vectors":
+            widths = {**dict(cfg.user_dense), **dict(cfg.modalities)}
+            self.fields = VectorFields(widths, fields, rngs=rngs, dtype=dtype)
         user_width = cfg.tower_widths[-1]
         self.umcm = UMCM(
             cfg.umcm_config, user_width, len(cfg.modality_names), cfg.modality_width, rngs=rngs
@@ -177,10 +184,7 @@ class Ranker(nnx.Module):
         )
         fused, weights = self.fuse(user, items, inputs.present, train, fuse_key)
         logit = self.score(fused, user, train, score_key, weight)
-        logit = logit + self.sparse_logit(
-            inputs.user_embeddings, inputs.item_embeddings, inputs.wide
-        )
-        return RankerOutput(logit, weights)
+        return RankerOutput(logit + self.shallow_logit(inputs), weights)
 
     def encode_user(
         self,
@@ -195,7 +199,7 @@ class Ranker(nnx.Module):
         Raises:
             ValueError: The names in `user_dense` are not those of the config.
         """
-        parts = ordered("user_dense", user_dense, [name for name, _ in self.cfg.user_dense])
+        parts = list(_named("user_dense", user_dense, self.cfg.user_dense).values())
         if self.cfg.user_fields:
             parts = [user_embeddings.reshape(user_embeddings.shape[0], -1), *parts]
         return self.user_tower(*parts, train=train, key=key, weight=weight)
@@ -216,8 +220,7 @@ class Ranker(nnx.Module):
         Raises:
             ValueError: The names in `modalities` are not those of the config.
         """
-        names = [name for name, _ in self.cfg.modalities]
-        vectors = dict(zip(names, ordered("modalities", modalities, names), strict=True))
+        vectors = self._vectors(modalities, present)
         filled = None if present is None else present_or_first(present)
         outputs = []
         for index, name in enumerate(self.cfg.modality_names):
@@ -229,12 +232,7 @@ class Ranker(nnx.Module):
                 flat = item_embeddings.reshape(item_embeddings.shape[0], -1)
                 y = self.meta_tower(flat, train=train, key=key, weight=counted)
             else:
-                x = vectors[name]
-                if present is not None:
-                    # Before the product: 0 times NaN would reach the kernel's gradient. By
-                    # `present` itself, since what an empty row falls back to may be NaN too.
-                    x = jnp.where(present[:, index, None], x, jnp.zeros((), x.dtype))
-                y = jax.nn.relu(self.projections[name](x))
+                y = jax.nn.relu(self.projections[name](vectors[name]))
                 if self.cfg.modality_norm:
                     y = self.norms[name](y, train, counted)
             outputs.append(y if here is None else jnp.where(here[:, None], y, 0.0))
@@ -267,24 +265,47 @@ class Ranker(nnx.Module):
         hidden = self.head(crossed, train=train, key=key, weight=weight)
         return self.out(hidden)[:, 0]
 
-    def sparse_logit(
-        self,
-        user_embeddings: Float[Array, "B Fu D"],
-        item_embeddings: Float[Array, "B Fi D"],
-        wide: Float[Array, "B F"] | None,
-    ) -> Float[Array, " B"]:
+    def shallow_logit(self, inputs: RankerInputs) -> Float[Array, " B"]:
         """Wide part and factorisation machine of the logit, as far as the config has them.
 
         Raises:
-            ValueError: The config has a wide part, but `wide` is None.
+            ValueError: The config has a wide part, but the batch no linear weights; or its names
+                are not those of the config.
         """
-        logit = jnp.zeros((item_embeddings.shape[0],), jnp.float32)
+        users, items = inputs.user_embeddings, inputs.item_embeddings
+        logit = jnp.zeros((items.shape[0],), jnp.float32)
         if self.cfg.wide:
-            if wide is None:
+            if inputs.wide is None:
                 raise ValueError(
                     "ranker wide: got None, expected weights [B, F]; or set wide=False"
                 )
-            logit = logit + wide_logit(wide)
-        if self.cfg.fm:
-            logit = logit + fm_logit(item_embeddings, user_embeddings)
+            logit = logit + wide_logit(inputs.wide)
+        if self.cfg.fm == "embeddings":
+            logit = logit + fm_logit(items, users)
+        if self.cfg.fm == "vectors":
+            dense = _named("user_dense", inputs.user_dense, self.cfg.user_dense)
+            vectors = {**dense, **self._vectors(inputs.modalities, inputs.present)}
+            logit = logit + fm_logit(items, users, self.fields(vectors))
         return logit
+
+    def _vectors(
+        self, modalities: Mapping[str, Float[Array, "B _"]], present: Bool[Array, "B M"] | None
+    ) -> dict[str, jax.Array]:
+        """The dense modalities by name; zeros where they are missing, NaN or not."""
+        vectors = _named("modalities", modalities, self.cfg.modalities)
+        if present is None:
+            return vectors
+        # Before any product: 0 times NaN would reach the kernel's gradient. By `present` itself,
+        # since what an empty row falls back to may be NaN too.
+        columns = {name: present[:, k, None] for k, name in enumerate(self.cfg.modality_names)}
+        return {
+            name: jnp.where(columns[name], x, jnp.zeros((), x.dtype)) for name, x in vectors.items()
+        }
+
+
+def _named(
+    what: str, given: Mapping[str, jax.Array], expected: tuple[tuple[str, int], ...]
+) -> dict[str, jax.Array]:
+    """The arrays by name, in the order of the config; see `ordered`."""
+    names = [name for name, _ in expected]
+    return dict(zip(names, ordered(what, given, names), strict=True))
