@@ -6,8 +6,9 @@
 
 The argument is one of GROUPS' names below, or any subset of the modalities meta, content, style and
 text with a plus between; `on` names the config that is changed, configs/base.py without. What is
-left out of the items is left out of the users' interests too. configs/ablation_table.py makes a
-table of each group.
+left out of the items is left out of the users' interests too: without meta there are no ids, counts
+and tags of items anywhere, in the wide part neither. configs/ablation_table.py makes a table of
+each group.
 """
 
 import itertools
@@ -16,6 +17,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.baselines import parse, without_vectors
+from umair_jax import settings
+from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
+from umair_jax.data.schema_config import SchemaConfig
 
 MODALITIES = ("meta", "content", "style", "text")
 ALL = "modalities="
@@ -85,8 +89,17 @@ def get_config(arg: str = "without_style") -> ConfigDict:
 
 
 def _keep(config: ConfigDict, kept: tuple[str, ...]) -> None:
-    config.model.meta = "meta" in kept
     without_vectors(config, tuple(m for m in MODALITIES[1:] if m not in kept))
+    if kept == ("meta",) and config.model.fm == "vectors":
+        config.model.fm = "embeddings"
+    if "meta" not in kept:
+        config.model.meta = False
+        schema = settings.build(SchemaConfig, config.schema.to_dict(), "config.schema").schema()
+        fields = [
+            *schema.sparse(Side.ITEM),
+            *(f for f in schema.sparse(Side.USER) if f.column in (LONG_TAGS, SHORT_TAGS)),
+        ]
+        config.schema.drop += tuple(field.name for field in fields)
 
 
 def _update(section: ConfigDict, values: dict[str, Any]) -> None:

@@ -54,13 +54,18 @@ def get_config(arg: str = "") -> ConfigDict:
         # for 0: a tenth of the positives are a film's first rating, and hardly any negative has
         # none before it. That is the sampling, not people. The rest is what films do not have.
         config.schema.bookmark_rate = ()
+        config.schema.categories = 64  # a film's is its decade
         config.schema.drop = (
             *("total_view", "total_bookmarks"),
             *("restrict", "sanity_level", "x_restrict", "width", "height", "username"),
         )
+        config.schema.item_id = split != "cold_item"
         config.features.split = split
         config.features.fractions = FRACTIONS[split]
         # Genres, title and the beginning of the plot: the built-in encoder reads 64 tokens.
         config.extract.text_fields = ("tags", "title", "description")
         config.extract.max_tokens = 64
+        # Products of all pairs of fields, the projected vectors among them; see docs/results.md.
+        config.model.fm = "vectors"
+        config.train.epochs = 3.0
     return config

@@ -16,6 +16,7 @@ from test_train import ROOT, TINY
 from configs import ablation_table, ablations, baselines, paper_table
 from umair_jax import settings
 from umair_jax import sweep as front_door
+from umair_jax.data.fields import Side
 from umair_jax.data.schema_config import SchemaConfig
 from umair_jax.encoding import ExtractConfig
 from umair_jax.jobs import bookmarks
@@ -23,6 +24,7 @@ from umair_jax.sweeps import plots, search, segments, statistics, table, winners
 from umair_jax.sweeps.config import SearchConfig, build, flat, override, row_config
 from umair_jax.sweeps.runs import Run, Runner, SweepInterruptedError
 from umair_jax.sweeps.table import Line
+from umair_jax.tasks.bookmarks import shape_of
 from umair_jax.training import metrics
 
 SMALL = {
@@ -240,6 +242,7 @@ def test_the_front_door_says_what_is_wrong():
 @pytest.mark.parametrize(
     ("module", "arg"),
     [(paper_table, ""), (paper_table, "movielens:cold_item"), (ablation_table, "")]
+    + [(ablation_table, "modalities,on=movielens:cold_item")]
     + [(ablation_table, group) for group in ablations.GROUPS]
     + [(ablation_table, "umcm,on=movielens:temporal")],
 )
@@ -248,8 +251,8 @@ def test_every_row_of_the_tables_is_a_config_that_builds(module, arg):
     for name, row in made.rows.items():
         config = row_config(name, row, made)
         assert not config.log.progress
-        bookmarks.ranker(config.model.to_dict(), {})
-        settings.build(SchemaConfig, config.schema.to_dict(), "schema").schema()
+        schema = settings.build(SchemaConfig, config.schema.to_dict(), "schema").schema()
+        bookmarks.ranker(config.model.to_dict(), shape_of(schema))
         settings.build(ExtractConfig, config.extract.to_dict(), "extract")
     if "movielens" in arg:
         assert {row_config(n, r, made).data.source for n, r in made.rows.items()} == {"movielens"}
@@ -266,9 +269,17 @@ def test_an_ablation_changes_what_it_says():
     base = ablations.get_config("umcm_senet").to_dict()
     config = ablations.get_config("modalities=content+text")
     assert not config.model.meta
-    assert set(config.schema.drop) == {"img_styles"}
+    assert "img_styles" in config.schema.drop
+    assert "img_semantics" not in config.schema.drop
     assert config.schema.interest_vectors == ("text", "content")
-    assert ablations.get_config("without_meta").schema.to_dict() == base["schema"]
+    without = ablations.get_config("without_meta")
+    schema = settings.build(SchemaConfig, without.schema.to_dict(), "schema").schema()
+    assert not without.model.meta
+    assert not schema.sparse(Side.ITEM)
+    assert [field.name for field in schema.sparse(Side.USER)] == ["user_id", "username"]
+    alone = ablations.get_config("modalities=meta,on=movielens")
+    assert (alone.model.fm, alone.model.meta) == ("embeddings", True)
+    assert ablations.get_config("without_text,on=movielens").model.fm == "vectors"
     assert ablations.get_config("plain_mlp").model.cross == "none"
     style = ablations.get_config("style_mean").extract.image.style
     assert (style.pool, style.stages) == ("mean", (1,))
