@@ -266,7 +266,6 @@ def test_the_table_has_every_baseline_with_and_without_vectors():
 
 
 def test_an_ablation_changes_what_it_says():
-    base = ablations.get_config("umcm_senet").to_dict()
     config = ablations.get_config("modalities=content+text")
     assert not config.model.meta
     assert "img_styles" in config.schema.drop
