@@ -21,8 +21,8 @@ class SchemaConfig:
             none = without it, as in the paper.
         categories: Rows of a further item field, the item's category, hashed; 0 = without it, as
             in the paper.
-        item_id: Whether the item's id is a field, as in the paper. Of an item that is in no training
-            example it says nothing, but it keeps the training items' own popularity apart.
+        item_id: Whether the item's id is a field, as in the paper. It says nothing of an item that
+            is in no training example, but keeps the training items' own popularity apart.
         interest_vectors: Whose means over a user's long- and short-term bookmarks are inputs:
             "text" (the paper), "content", "style".
         drop: Fields left out, for ablations.
