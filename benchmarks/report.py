@@ -19,9 +19,15 @@ def emit(row: Mapping[str, Any]) -> None:
 
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Writes all results of a run, in place of those of an earlier one."""
+    """Writes all results of a run, in place of those of an earlier one.
+
+    Where a benchmark has parts, earlier results of parts that were not measured now stay.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    measured = {row.get("part") for row in rows}
+    earlier = path.read_text().splitlines() if path.exists() and None not in measured else []
+    kept = [line for line in earlier if json.loads(line).get("part") not in measured]
+    path.write_text("".join(line + "\n" for line in [*kept, *map(json.dumps, rows)]))
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:

@@ -256,3 +256,13 @@ def test_text_measures_with_and_without_a_peer(peer, rows, monkeypatch, tmp_path
         else:
             assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
     assert results[0].get("largest_cosine_distance", 0) < 1e-6
+
+
+def test_results_of_parts_that_were_not_measured_stay(tmp_path):
+    path = tmp_path / "results" / "a.jsonl"
+    report.write([{"part": "a", "ours": 1}, {"part": "b", "ours": 2}], path)
+    report.write([{"part": "b", "ours": 3}, {"part": "b", "ours": 4}], path)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["part"], row["ours"]) for row in found] == [("a", 1), ("b", 3), ("b", 4)]
+    report.write([{"ours": 5}], path)
+    assert path.read_text() == '{"ours": 5}\n'
