@@ -4,7 +4,7 @@
     python -m umair_jax.sweep --config=configs/ablation_table.py:modalities,on=movielens:cold_item
 
 The argument is a group: modalities, umcm, cross, parts or styles. Without one, the table has all of
-them but the larger subsets of modalities. `on` names the config that is changed.
+them, but of the subsets of modalities those that lack one. `on` names the config that is changed.
 """
 
 from ml_collections import ConfigDict

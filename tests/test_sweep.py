@@ -14,7 +14,7 @@ from rich.console import Console
 from test_train import ROOT, TINY
 
 from configs import ablation_table, ablations, baselines, paper_table
-from umair_jax import settings
+from umair_jax import results, settings
 from umair_jax import sweep as front_door
 from umair_jax.data.fields import Side
 from umair_jax.data.schema_config import SchemaConfig
@@ -234,6 +234,20 @@ def test_the_front_door_says_what_is_wrong():
     )
     assert found.returncode == 2
     assert "error: config: reference: got 'us', expected one of umair_fps" in found.stderr
+
+
+def test_rows_that_say_the_same_share_a_finished_run(tmp_path):
+    config = ConfigDict({"seed": 0, "x": 1})
+    runner = Runner(tmp_path)
+    folder = runner.folder("as it is", config)
+    folder.mkdir()
+    results.write(folder, {"test": {"auc": 0.5}})
+    assert runner.done("another", config) is None  # not finished
+    (folder / bookmarks.PREDICTIONS).touch()
+    assert runner.done("another", config) == Run(folder, {"test": {"auc": 0.5}})
+    assert runner.folder("another", config) != folder
+    config.seed = 1
+    assert runner.done("another", config) is None
 
 
 # Configs ----------------------------------------------------------------------------------------

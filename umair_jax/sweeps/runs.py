@@ -51,17 +51,16 @@ class Runner:
 
     def folder(self, name: str, config: ConfigDict) -> Path:
         """Where the run of a config is: by name, seed and a digest of everything it says."""
-        text = json.dumps(settings.as_json(config), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
-        return self.root / f"{slug}-seed{config.seed}-{digest}"
+        return self.root / (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") + _ending(config))
 
     def done(self, name: str, config: ConfigDict) -> Run | None:
-        """The run, if it was finished before."""
-        workdir = self.folder(name, config)
-        summary = results.read(workdir)
-        there = (workdir / bookmarks.PREDICTIONS).exists() and "test" in summary
-        return Run(workdir, summary) if there else None
+        """The run, if it was finished before: for this row, or for another that says the same."""
+        others = sorted(self.root.glob("*" + _ending(config)))
+        for workdir in (self.folder(name, config), *others):
+            summary = results.read(workdir)
+            if (workdir / bookmarks.PREDICTIONS).exists() and "test" in summary:
+                return Run(workdir, summary)
+        return None
 
     def __call__(self, name: str, config: ConfigDict) -> Run:
         """Trains a config, or reads what it gave.
@@ -89,3 +88,8 @@ class Runner:
         # A protocol's attributes can be set, a frozen dataclass's not: hence Any.
         job: Any = bookmarks.assemble(config, console, self._data)
         return job
+
+
+def _ending(config: ConfigDict) -> str:
+    text = json.dumps(settings.as_json(config), sort_keys=True)
+    return f"-seed{config.seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
