@@ -3,9 +3,10 @@
     python -m umair_jax.sweep --config=configs/paper_table.py
     python -m umair_jax.sweep --config=configs/paper_table.py:movielens:cold_item
 
-The argument names the config whose data are used, configs/base.py without. Hyper-parameters of
-every row are those that `--config.search.trials=6 --config.search.winners=` finds, the same budget
-for each; what was found last is in configs/paper_table.json, with the space that was searched.
+The argument names the config whose data are used, configs/base.py without. With
+`--config.search.trials=4 --config.search.winners=` every row's hyper-parameters are searched with
+the same budget. What a search found is kept in configs/winners, with the space and every trial, and
+is used from there; without such a file every row has its config's own.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import baselines
 
-WINNERS = Path(__file__).with_suffix(".json")
+WINNERS = Path(__file__).with_name("winners")
 LABELS = {
     "popularity": "popularity",
     "item_knn": "item-kNN (content)",
@@ -31,7 +32,7 @@ LABELS = {
     "fibinet": "FiBiNET",
     "finalmlp": "FinalMLP",
 }
-IDS, VECTORS = "ids, tags, counts", "and vectors"
+IDS, IDS_ALONE, VECTORS = "ids, tags, counts", "ids, tags", "and vectors"
 COUNTS, CONTENT = "counts", "vectors"
 # Films: their counts are left out, see configs/movielens.py, so popularity has nothing to read.
 WITHOUT_COUNTS = ("movielens",)
@@ -66,7 +67,8 @@ def get_config(arg: str = "") -> ConfigDict:
         alone = {"popularity": COUNTS, "item_knn": CONTENT}.get(name)
         for sparse in (False,) if alone else (True, False):
             words = ",".join([name, *(["sparse"] if sparse else []), f"on={on}"])
-            features = alone or (IDS if sparse else VECTORS)
+            ids = IDS_ALONE if module in WITHOUT_COUNTS else IDS
+            features = alone or (ids if sparse else VECTORS)
             key = f"{name}_sparse" if sparse else name
             config.rows[key] = row(f"configs/baselines.py:{words}", label, features)
     config.reference = "umair_fps"
@@ -77,7 +79,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.search.trials = 0
     config.search.seed = 0
     config.search.space = ConfigDict(SPACES.get(on, SPACE))
-    config.search.winners = str(WINNERS) if WINNERS.exists() and not arg else ""
+    winners = WINNERS / f"{on.replace(':', '_')}.json"
+    config.search.winners = str(winners) if winners.exists() else ""
     return config.lock()
 
 
