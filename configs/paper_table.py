@@ -37,18 +37,10 @@ COUNTS, CONTENT = "counts", "vectors"
 # Films: their counts are left out, see configs/movielens.py, so popularity has nothing to read.
 WITHOUT_COUNTS = ("movielens",)
 
-# What is searched; of films that are in no training example the ids are in doubt as well.
 SPACE = {
     "optim": {"learning_rate": (1e-3, 2e-3, 4e-3, 8e-3), "weight_decay": (0.1, 1.0, 3.0)},
-    "tables": {"learning_rate": (0.03, 0.1, 0.2)},
+    "tables": {"learning_rate": (0.03, 0.1, 0.2, 0.4)},
     "model": {"dropout": (0.0, 0.1, 0.3)},
-}
-SPACES = {
-    "movielens:cold_item": {
-        "schema": {"item_id": (True, False)},
-        "optim": {"learning_rate": (2e-3, 4e-3)},
-        "model": {"dropout": (0.1, 0.3)},
-    }
 }
 
 
@@ -78,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.search = ConfigDict()
     config.search.trials = 0
     config.search.seed = 0
-    config.search.space = ConfigDict(SPACES.get(on, SPACE))
+    config.search.space = ConfigDict(SPACE)
     winners = WINNERS / f"{on.replace(':', '_')}.json"
     config.search.winners = str(winners) if winners.exists() else ""
     return config.lock()
