@@ -104,7 +104,7 @@ def host(tree):
 @pytest.fixture(scope="module")
 def trained():
     """Trained for a few steps, so that no parameter is what it was made."""
-    trainer = Trainer(task_of(umcm="mixture", fm="vectors"))
+    trainer = Trainer(task_of(umcm="mixture", fm="embeddings"))
     source = bookmarks.batch_source(data_of(), "train", 32, seed=1)
     trainer.train(source, 6)
     return trainer
@@ -279,7 +279,7 @@ def test_the_loss_is_the_log_loss(monkeypatch):
 def test_one_step_reaches_every_parameter():
     # Without dropout, and with a mixture of both experts and all other parts, nothing is idle.
     task = task_of(
-        umcm="mixture", cross="mixture", fm="embeddings", residual=True, modality_norm=True,
+        umcm="mixture", cross="mixture", fm="vectors", residual=True, modality_norm=True,
         dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
     trainer = Trainer(task)
