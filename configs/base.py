@@ -53,7 +53,6 @@ def get_config(arg: str = "") -> ConfigDict:
         *(0.12, 0.16, 0.20, 0.24, 0.28, 0.32, 0.36, 0.40, 0.45, 0.50, 0.55, 0.60),
     )
     config.schema.categories = 0
-    config.schema.item_id = True
     config.schema.interest_vectors = ("text", "style", "content")
     config.schema.drop = ()
 

@@ -5,8 +5,8 @@
 
 The argument names the config whose data are used, configs/base.py without. With
 `--config.search.trials=4 --config.search.winners=` every row's hyper-parameters are searched with
-the same budget. What a search found is kept in configs/winners, with the space and every trial, and
-is used from there; without such a file every row has its config's own.
+the same budget. Its winners.json, copied to configs/winners under the config's name (base.json,
+movielens_cold_item.json), is used from there; without such a file every row has its config's own.
 """
 
 from pathlib import Path

@@ -99,7 +99,7 @@ def test_a_sweep_writes_its_tables(swept):
         for seed in made.seeds:
             chosen, _ = winners.chosen(made, out, name, Runner(out / "runs"))
             chosen.seed = seed
-            run = Runner(out / "runs").done(name, chosen)
+            run = Runner(out / "runs").done(chosen)
             predicted = run.predictions()
             auc.append(metrics.auc(predicted["label"], predicted["probability"]))
             assert run.summary["test"]["auc"] == pytest.approx(auc[-1])
@@ -242,12 +242,12 @@ def test_rows_that_say_the_same_share_a_finished_run(tmp_path):
     folder = runner.folder("as it is", config)
     folder.mkdir()
     results.write(folder, {"test": {"auc": 0.5}})
-    assert runner.done("another", config) is None  # not finished
+    assert runner.done(config) is None  # not finished
     (folder / bookmarks.PREDICTIONS).touch()
-    assert runner.done("another", config) == Run(folder, {"test": {"auc": 0.5}})
+    assert runner.done(config) == Run(folder, {"test": {"auc": 0.5}})
     assert runner.folder("another", config) != folder
     config.seed = 1
-    assert runner.done("another", config) is None
+    assert runner.done(config) is None
 
 
 # Configs ----------------------------------------------------------------------------------------

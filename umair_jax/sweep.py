@@ -64,7 +64,7 @@ def train_rows(made: SweepConfig, workdir: Path, console: Console) -> None:
             config, options = winners.chosen(made, workdir, name, runner)
             for number, seed in enumerate(made.seeds, 1):
                 config.seed = seed
-                there = runner.done(name, config)
+                there = runner.done(config)
                 run = there or runner(name, config)
                 trained += there is None
                 test = run.summary["test"]

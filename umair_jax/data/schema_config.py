@@ -21,8 +21,6 @@ class SchemaConfig:
             none = without it, as in the paper.
         categories: Rows of a further item field, the item's category, hashed; 0 = without it, as
             in the paper.
-        item_id: Whether the item's id is a field, as in the paper. It says nothing of an item that
-            is in no training example, but keeps the training items' own popularity apart.
         interest_vectors: Whose means over a user's long- and short-term bookmarks are inputs:
             "text" (the paper), "content", "style".
         drop: Fields left out, for ablations.
@@ -33,7 +31,6 @@ class SchemaConfig:
     boundaries: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     bookmark_rate: tuple[float, ...] = ()
     categories: int = 0
-    item_id: bool = True
     interest_vectors: tuple[str, ...] = ("text",)
     drop: tuple[str, ...] = ()
 
@@ -58,8 +55,7 @@ class SchemaConfig:
         }
         for name, edges in self.boundaries.items():
             changes[name] = {"boundaries": tuple(edges)}
-        drop = self.drop if self.item_id else (*self.drop, "illust_id")
-        return self._with_interests(schema).replace(**changes).without(*drop)
+        return self._with_interests(schema).replace(**changes).without(*self.drop)
 
     def _with_interests(self, schema: Schema) -> Schema:
         for vector in self.interest_vectors:

@@ -145,7 +145,7 @@ class Ranker(nnx.Module):
             if cfg.modality_norm:
                 self.norms[name] = BatchNorm(cfg.modality_width)
         if cfg.fm == "vectors":
-            widths = {**dict(cfg.user_dense), **dict(cfg.modalities)}
+            widths = [width for _, width in (*cfg.user_dense, *cfg.modalities)]
             self.fields = VectorFields(widths, fields, rngs=rngs, dtype=dtype)
         user_width = cfg.tower_widths[-1]
         self.umcm = UMCM(
@@ -284,8 +284,9 @@ class Ranker(nnx.Module):
             logit = logit + fm_logit(items, users)
         if self.cfg.fm == "vectors":
             dense = _named("user_dense", inputs.user_dense, self.cfg.user_dense)
-            vectors = {**dense, **self._vectors(inputs.modalities, inputs.present)}
-            logit = logit + fm_logit(items, users, self.fields(vectors))
+            vectors = self._vectors(inputs.modalities, inputs.present)
+            more = self.fields([*dense.values(), *vectors.values()])
+            logit = logit + fm_logit(items, users, more)
         return logit
 
     def _vectors(

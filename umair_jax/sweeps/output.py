@@ -22,7 +22,7 @@ def write(made: SweepConfig, workdir: Path, console: Console) -> list[Run]:
         found = []
         for seed in made.seeds:
             config.seed = seed
-            found.append(runner.done(name, config))
+            found.append(runner.done(config))
         if all(found):
             runs[name] = found
     lines = table.lines(made, runs)

@@ -53,10 +53,9 @@ class Runner:
         """Where the run of a config is: by name, seed and a digest of everything it says."""
         return self.root / (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") + _ending(config))
 
-    def done(self, name: str, config: ConfigDict) -> Run | None:
+    def done(self, config: ConfigDict) -> Run | None:
         """The run, if it was finished before: for this row, or for another that says the same."""
-        others = sorted(self.root.glob("*" + _ending(config)))
-        for workdir in (self.folder(name, config), *others):
+        for workdir in sorted(self.root.glob("*" + _ending(config))):
             summary = results.read(workdir)
             if (workdir / bookmarks.PREDICTIONS).exists() and "test" in summary:
                 return Run(workdir, summary)
@@ -69,7 +68,7 @@ class Runner:
             SweepInterruptedError: A signal came; what was trained so far is kept.
             ValueError: The config or the data cannot be used.
         """
-        found = self.done(name, config)
+        found = self.done(config)
         if found:
             return found
         workdir = self.folder(name, config)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from umair_jax.models.fm import VectorFields
 from umair_jax.models.inputs import InputShapes, RankerInputs, RankerOutput, ordered
 from umair_jax.models.layers import DTYPES, MLP, Dense, check_choice
 from umair_jax.models.wide import wide_logit
@@ -131,20 +132,21 @@ class Fields(nnx.Module):
 
     def __init__(self, cfg: BaselineConfig, *, rngs: nnx.Rngs):
         self.cfg = cfg
-        outputs = cfg.vector_fields * cfg.embedding_width
-        self.projections = nnx.Dict()
-        for index, width in enumerate(cfg.vector_widths):
-            self.projections[f"vector_{index}"] = Dense(
-                width, outputs, rngs=rngs, use_bias=False, dtype=cfg.dtype
+        if cfg.vector_widths:
+            self.vectors = VectorFields(
+                cfg.vector_widths,
+                cfg.embedding_width,
+                rngs=rngs,
+                each=cfg.vector_fields,
+                dtype=cfg.dtype,
             )
 
     def __call__(self, inputs: RankerInputs) -> Float[Array, "B F D"]:
         """The fields, those of the vectors last."""
-        rows = [embeddings(inputs)]
-        for index, x in enumerate(vectors(self.cfg, inputs)):
-            y = self.projections[f"vector_{index}"](x)
-            rows.append(y.reshape(len(y), self.cfg.vector_fields, self.cfg.embedding_width))
-        return jnp.concatenate(rows, axis=1)
+        rows = embeddings(inputs)
+        if not self.cfg.vector_widths:
+            return rows
+        return jnp.concatenate([rows, self.vectors(vectors(self.cfg, inputs))], axis=1)
 
 
 class DeepLogit(nnx.Module):
