@@ -208,9 +208,10 @@ def test_a_machine_over_vectors_adds_every_pair_of_projections_and_embeddings():
     ranker = build(cfg)
     inputs = draw(cfg, 5)
     given = {**inputs.user_dense, **inputs.modalities}
-    kernels = [ranker.fields.projections[f"vector_{k}"].kernel[...] for k in range(len(given))]
+    kernels = {name: layer.kernel[...] for name, layer in ranker.fields.projections.items()}
+    assert set(kernels) == set(given)
     rows = [inputs.user_embeddings, inputs.item_embeddings]
-    rows += [(x @ kernel)[:, None] for x, kernel in zip(given.values(), kernels, strict=True)]
+    rows += [(given[name] @ kernels[name])[:, None] for name in given]
     rows = np.concatenate(rows, axis=1)
     pairs = itertools.combinations(range(rows.shape[1]), 2)
     expected = sum((rows[:, i] * rows[:, j]).sum(axis=1) for i, j in pairs)

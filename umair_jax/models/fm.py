@@ -1,6 +1,6 @@
 """Factorisation machine: all products of two fields' embeddings; a vector can be a field too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import nnx
@@ -26,23 +26,23 @@ class VectorFields(nnx.Module):
     """Each vector as one or more fields of the embeddings' width, x_v W_v.
 
     Args:
-        widths: Width of each vector; one at least.
+        widths: Width of each vector by name; one at least.
         width: D, the width of the embeddings.
         each: Fields of a vector.
         dtype: Type of the products' inputs, see `Dense`.
     """
 
     def __init__(
-        self, widths: Sequence[int], width: int, *, rngs: nnx.Rngs, each: int = 1, dtype: str
+        self, widths: Mapping[str, int], width: int, *, rngs: nnx.Rngs, each: int = 1, dtype: str
     ):
         self.width = width
         self.projections = nnx.Dict()
-        for k, size in enumerate(widths):
-            self.projections[f"vector_{k}"] = Dense(
+        for name, size in widths.items():
+            self.projections[name] = Dense(
                 size, each * width, rngs=rngs, use_bias=False, dtype=dtype
             )
 
-    def __call__(self, vectors: Sequence[Float[Array, "B _"]]) -> Float[Array, "B V D"]:
+    def __call__(self, vectors: Mapping[str, Float[Array, "B _"]]) -> Float[Array, "B V D"]:
         """The fields, in the order of the vectors."""
-        rows = [self.projections[f"vector_{k}"](x) for k, x in enumerate(vectors)]
+        rows = [self.projections[name](x) for name, x in vectors.items()]
         return jnp.concatenate([y.reshape(len(y), -1, self.width) for y in rows], axis=1)

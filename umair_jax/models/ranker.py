@@ -145,7 +145,7 @@ class Ranker(nnx.Module):
             if cfg.modality_norm:
                 self.norms[name] = BatchNorm(cfg.modality_width)
         if cfg.fm == "vectors":
-            widths = [width for _, width in (*cfg.user_dense, *cfg.modalities)]
+            widths = {**dict(cfg.user_dense), **dict(cfg.modalities)}
             self.fields = VectorFields(widths, fields, rngs=rngs, dtype=dtype)
         user_width = cfg.tower_widths[-1]
         self.umcm = UMCM(
@@ -285,8 +285,7 @@ class Ranker(nnx.Module):
         if self.cfg.fm == "vectors":
             dense = _named("user_dense", inputs.user_dense, self.cfg.user_dense)
             vectors = self._vectors(inputs.modalities, inputs.present)
-            more = self.fields([*dense.values(), *vectors.values()])
-            logit = logit + fm_logit(items, users, more)
+            logit = logit + fm_logit(items, users, self.fields({**dense, **vectors}))
         return logit
 
     def _vectors(

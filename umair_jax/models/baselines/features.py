@@ -134,7 +134,7 @@ class Fields(nnx.Module):
         self.cfg = cfg
         if cfg.vector_widths:
             self.vectors = VectorFields(
-                cfg.vector_widths,
+                {_name(k): width for k, width in enumerate(cfg.vector_widths)},
                 cfg.embedding_width,
                 rngs=rngs,
                 each=cfg.vector_fields,
@@ -146,7 +146,13 @@ class Fields(nnx.Module):
         rows = embeddings(inputs)
         if not self.cfg.vector_widths:
             return rows
-        return jnp.concatenate([rows, self.vectors(vectors(self.cfg, inputs))], axis=1)
+        named = {_name(k): x for k, x in enumerate(vectors(self.cfg, inputs))}
+        return jnp.concatenate([rows, self.vectors(named)], axis=1)
+
+
+def _name(index: int) -> str:
+    """A user and an item may have a vector of one name: vectors go by their place."""
+    return f"vector_{index}"
 
 
 class DeepLogit(nnx.Module):
