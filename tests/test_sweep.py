@@ -279,6 +279,15 @@ def test_the_table_has_every_baseline_with_and_without_vectors():
         assert (f"{name}_sparse" in rows) == (name not in ("popularity", "item_knn"))
 
 
+def test_winners_of_a_config_are_used_where_they_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper_table, "WINNERS", tmp_path)
+    assert paper_table.get_config("movielens:cold_item").search.winners == ""
+    kept = tmp_path / "movielens_cold_item.json"
+    kept.write_text("{}")
+    assert paper_table.get_config("movielens:cold_item").search.winners == str(kept)
+    assert paper_table.get_config().search.winners == ""
+
+
 def test_an_ablation_changes_what_it_says():
     config = ablations.get_config("modalities=content+text")
     assert not config.model.meta
