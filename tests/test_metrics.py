@@ -88,6 +88,16 @@ def test_intervals_match_resampling_users_one_by_one():
         assert low <= high
 
 
+@pytest.mark.parametrize("decimals", [1, 12])
+def test_many_draws_give_what_few_at_a_time_do(decimals):
+    label, probability, user = predictions(decimals=decimals)
+    many = metrics.bootstrap(label, probability, user, ["auc"], 3 * metrics._MANY_DRAWS)["auc"]
+    code = np.unique(user, return_inverse=True)[1]
+    weights = metrics._draw_users(80, len(many), 0)
+    few = [metrics._auc(label, probability, code)(row[None])[0] for row in weights]
+    np.testing.assert_array_equal(many, few)
+
+
 def test_keys_and_single_class():
     result = metrics.evaluate_predictions(np.zeros(3), np.full(3, 0.2), np.arange(3), draws=5)
     assert set(result) == {n + end for n in METRICS for end in ("", "_low", "_high")}

@@ -15,8 +15,10 @@ from jaxtyping import Float, Int, Num, Shaped
 
 CUTOFF = 10
 BINS = 15
-# The weighted AUC works on [draws, examples] blocks of at most this many entries (64 MiB).
+# The weighted AUC works on arrays of at most this many entries (64 MiB).
 _BLOCK = 2**23
+# From so many draws on, counting pairs of users once costs less than sums over examples each time.
+_MANY_DRAWS = 32
 _TINY = 1e-7
 
 Weights = np.ndarray  # [draws, E or U], whole numbers
@@ -207,26 +209,61 @@ def _cross_entropy(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def _auc(label: np.ndarray, score: np.ndarray, code: np.ndarray) -> Callable[[Weights], np.ndarray]:
-    """Weighted AUC of each draw: one sort by score, then sums within groups of equal score."""
+    """Weighted AUC of each draw, pairs of users at a time if that is less work.
+
+    All sums are of whole and half numbers, so that both ways agree to the last bit.
+    """
+    users = int(code.max()) + 1
+
+    def function(weights: Weights) -> np.ndarray:
+        if len(weights) < _MANY_DRAWS or users**2 > _BLOCK:
+            won, pairs = _won_by_examples(label, score, code, weights)
+        else:
+            won = np.einsum("du,du->d", weights @ _won_by_users(label, score, code), weights)
+            ups = weights @ np.bincount(code, label, minlength=users)
+            pairs = ups * (weights @ np.bincount(code, 1 - label, minlength=users))
+        return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+    return function
+
+
+def _won_by_examples(
+    label: np.ndarray, score: np.ndarray, code: np.ndarray, weights: Weights
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs won and all pairs of each draw: one sort, then sums within groups of equal score."""
     order = np.argsort(score, kind="stable")
     ranked = score[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
     ranked_code, positive = code[order], label[order]
+    won, pairs = [], []
+    block = max(1, _BLOCK // len(order))
+    for first in range(0, len(weights), block):
+        each = weights[first : first + block][:, ranked_code]
+        up = np.add.reduceat(each * positive, starts, axis=1)
+        down = np.add.reduceat(each, starts, axis=1) - up
+        below = np.cumsum(down, axis=1) - down
+        won.append(np.einsum("dg,dg->d", up, below + 0.5 * down))
+        pairs.append(up.sum(axis=1) * down.sum(axis=1))
+    return np.concatenate(won), np.concatenate(pairs)
 
-    def function(weights: Weights) -> np.ndarray:
-        values = []
-        block = max(1, _BLOCK // len(order))
-        for first in range(0, len(weights), block):
-            each = weights[first : first + block][:, ranked_code]
-            up = np.add.reduceat(each * positive, starts, axis=1)
-            down = np.add.reduceat(each, starts, axis=1) - up
-            below = np.cumsum(down, axis=1) - down
-            pairs = up.sum(axis=1) * down.sum(axis=1)
-            won = np.einsum("dg,dg->d", up, below + 0.5 * down)
-            values.append(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
-        return np.concatenate(values)
 
-    return function
+def _won_by_users(
+    label: np.ndarray, score: np.ndarray, code: np.ndarray
+) -> Float[np.ndarray, "U U"]:
+    """Negatives of one user (column) below positives of another (row); a tied pair is one half."""
+    order = np.argsort(score, kind="stable")
+    ups, downs = (order[label[order] == value] for value in (1, 0))
+    users = int(code.max()) + 1
+    won = np.zeros((users, users))
+    for side in ("left", "right"):  # negatives below a positive; and those tied with it too
+        below, done = np.zeros(users), 0
+        limits = np.searchsorted(score[downs], score[ups], side)
+        for user, limit in zip(code[ups].tolist(), limits.tolist(), strict=True):
+            if limit > done:
+                np.add.at(below, code[downs[done:limit]], 0.5)
+                done = limit
+            won[user] += below
+    return won
 
 
 def _auc_per_user(
