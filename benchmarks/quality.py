@@ -23,6 +23,7 @@ from rich.console import Console
 
 from benchmarks import machine, report
 from umair_jax import settings
+from umair_jax.compilation import keep_compiled
 from umair_jax.memory import keep_freed_memory
 from umair_jax.train import train
 
@@ -126,6 +127,7 @@ def main(argv: list[str]) -> None:
     unknown = [case for case in values.cases if case not in CASES]
     if unknown or not values.cases:
         raise ValueError(f"--cases: got {unknown}; expected some of: {', '.join(CASES)}")
+    keep_compiled(Path(values.root) / "compiled")
     rows = measure(values.config, seeds, values.cases, Path(values.root))
     report.write(rows, Path(values.out))
     means = [row for row in rows if row["seed"] is None]

@@ -43,7 +43,10 @@ def get_config(arg: str = "deepfm") -> ConfigDict:
             "without vectors, and ,on=CONFIG"
         )
     with config.unlocked():
+        rate = config.model.dropout
         config.model = _model("lr" if name == POPULARITY else name)
+        if "dropout" in config.model:
+            config.model.dropout = rate  # as the main job
         if rest or name == POPULARITY:
             without_vectors(config, ("content", "style", "text"))
         if name == POPULARITY:
@@ -94,6 +97,4 @@ def _model(name: str) -> ConfigDict:
     for field in dataclasses.fields(kind):
         if field.name not in derived:
             model[field.name] = SIZES.get(name, {}).get(field.name, field.default)
-    if "dropout" in model:
-        model.dropout = 0.1  # as the main job
     return model

@@ -71,6 +71,11 @@ def test_the_seed_decides():
     assert not np.array_equal(tables[0], tables[2])
 
 
+def test_what_is_compiled_for_one_seed_serves_another():
+    made = jax.jit(lambda init: init())
+    assert made.lower(initialiser(0)).as_text() == made.lower(initialiser(1)).as_text()
+
+
 def test_a_task_without_tables_and_statistics():
     class Plain:
         def init(self, key):

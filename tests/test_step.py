@@ -113,6 +113,13 @@ def test_the_seed_and_the_step_decide_the_dropout():
     assert same[0] == same[1] != same[2]
 
 
+def test_what_is_compiled_for_one_seed_serves_another():
+    batch = BatchSource(toy_task.columns(200), B, seed=1).batch(0)
+    both = [Setting(1, seed=seed) for seed in (0, 1)]
+    texts = [s.step.lower(s.state, s.context, s.place(batch)).as_text() for s in both]
+    assert texts[0] == texts[1]
+
+
 def test_tables_follow_the_schedule_of_the_network():
     """At the end of a linear decay nothing moves any more, tables included."""
     setting = Setting(1, optim=OptimConfig("sgd", 0.1, schedule="linear"))

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
 from umair_jax import settings
+from umair_jax.compilation import keep_compiled
 from umair_jax.memory import keep_freed_memory
 from umair_jax.sweeps import output, winners
 from umair_jax.sweeps.config import SweepConfig, build
@@ -150,6 +151,7 @@ def main(argv: list[str]) -> None:
     config = settings.loaded(values.config)
     name = Path(config_flags.get_config_filename(values["config"])).stem
     workdir = Path(values.workdir or Path("runs") / name)
+    keep_compiled(workdir / "compiled")
     try:
         if values.worker:
             train_rows(build(config), workdir, console)

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from umair_jax.training import sharding
@@ -28,10 +29,10 @@ TableConfigs = TableOptimConfig | Mapping[str, TableOptimConfig]
 def initialiser(
     task: Any, optimiser: Optimiser, tables: TableConfigs, seed: int
 ) -> Callable[[], State]:
-    """A function without arguments that builds the state of step 0; made for ``jax.jit``."""
+    """A function without arguments that builds the state of step 0; made for :func:`create`."""
 
-    def init() -> State:
-        made = task.init(jax.random.fold_in(jax.random.key(seed), 0))
+    def init(key: jax.Array | np.ndarray) -> State:
+        made = task.init(jax.random.fold_in(jax.random.wrap_key_data(key), 0))
         params = {"net": made["params"]["net"], "tables": made["params"].get("tables", {})}
         state = {
             "step": jnp.zeros((), jnp.int32),
@@ -50,7 +51,16 @@ def initialiser(
             state["ema"] = jax.tree.map(jnp.copy, {"net": params["net"], "stats": state["stats"]})
         return state
 
-    return init
+    return jax.tree_util.Partial(init, seed_key(seed))
+
+
+def seed_key(seed: int) -> np.ndarray:
+    """The key of a seed as numbers, to be an argument of what is compiled.
+
+    In place of a constant, so that what is compiled and kept (``jax_compilation_cache_dir``) for
+    one seed serves all others.
+    """
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def abstract_state(init: Callable[[], State], mesh: Mesh, rules: sharding.Rules) -> State:
@@ -75,7 +85,12 @@ def shardings_of(abstract: State) -> State:
 
 def create(init: Callable[[], State], abstract: State) -> State:
     """The state of step 0, every leaf created where its sharding says."""
-    return jax.jit(init, out_shardings=shardings_of(abstract))()
+
+    def made(init: Callable[[], State]) -> State:
+        return init()
+
+    # An argument, not a closure: it carries the seed.
+    return jax.jit(made, out_shardings=shardings_of(abstract))(init)
 
 
 def judged(state: State) -> tuple[dict[str, Any], Any]:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from umair_jax.training.optimisers import Optimiser
-from umair_jax.training.state import State, TableConfigs, shardings_of
+from umair_jax.training.state import State, TableConfigs, seed_key, shardings_of
 from umair_jax.training.table_optimisers import gather_rows, table_config, update_table
 
 
@@ -50,9 +50,14 @@ class TrainStep:
         """
         self._names: list[str] = []
 
-        def update(state: State, context: Any, batch: Any) -> tuple[State, jax.Array]:
+        self._key = jax.device_put(seed_key(seed), NamedSharding(mesh, P()))
+
+        def update(
+            state: State, context: Any, batch: Any, key: jax.Array
+        ) -> tuple[State, jax.Array]:
             step, params = state["step"], state["params"]
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+            key = jax.random.fold_in(jax.random.wrap_key_data(key), 1)
+            key = jax.random.fold_in(key, step)
             rows = task.table_rows(context, batch)
             looked_up = {
                 name: gather_rows(params["tables"][name], r, mesh) for name, r in rows.items()
@@ -119,7 +124,7 @@ class TrainStep:
         Returns:
             The new state and the packed metrics, for :meth:`unpack`.
         """
-        return self._update(state, context, batch)
+        return self._update(state, context, batch, self._key)
 
     def unpack(self, packed: jax.Array) -> dict[str, tuple[float, float]]:
         """Metric -> (sum, weight) on the host; waits for the update."""
@@ -131,7 +136,7 @@ class TrainStep:
 
     def lower(self, state: Any, context: Any, batch: Any) -> Any:
         """The lowered update (``jax.stages.Lowered``), to count its operations."""
-        return self._update.lower(state, context, batch)
+        return self._update.lower(state, context, batch, self._key)
 
 
 def _accumulated(
