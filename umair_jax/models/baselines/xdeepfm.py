@@ -66,8 +66,12 @@ class CompressedInteraction(nnx.Module):
         first = fields.transpose(0, 2, 1).reshape(batch * width, count)
         maps, pooled = first, []
         for index in range(len(self.kernels)):
-            pairs = (first[:, :, None] * maps[:, None, :]).reshape(batch * width, -1)
-            maps = product(pairs, self.kernels[f"layer_{index}"][...], self.dtype)
+            kernel = self.kernels[f"layer_{index}"][...]
+            before, after = maps.shape[1], kernel.shape[1]
+            # The sum over j first: H x F numbers a row, in place of all F x F products of fields.
+            kernel = kernel.reshape(count, before, after).transpose(1, 2, 0).reshape(before, -1)
+            sums = product(maps, kernel, self.dtype).reshape(-1, after, count)
+            maps = (sums * first[:, None, :]).sum(axis=2)
             pooled.append(maps.reshape(batch, width, -1).sum(axis=1))
         return jnp.concatenate(pooled, axis=-1)
 
