@@ -11,5 +11,5 @@ def keep_compiled(folder: Path) -> None:
     A run with another seed finds all of them there. Does nothing where JAX was told of a folder
     before (JAX_COMPILATION_CACHE_DIR).
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))

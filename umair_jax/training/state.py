@@ -32,7 +32,7 @@ def initialiser(
     """A function without arguments that builds the state of step 0; made for :func:`create`."""
 
     def init(key: jax.Array | np.ndarray) -> State:
-        made = task.init(jax.random.fold_in(jax.random.wrap_key_data(key), 0))
+        made = task.init(jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key)), 0))
         params = {"net": made["params"]["net"], "tables": made["params"].get("tables", {})}
         state = {
             "step": jnp.zeros((), jnp.int32),
@@ -84,7 +84,7 @@ def shardings_of(abstract: State) -> State:
 
 
 def create(init: Callable[[], State], abstract: State) -> State:
-    """The state of step 0, every leaf created where its sharding says."""
+    """The state of step 0 of an :func:`initialiser`, every leaf where its sharding says."""
 
     def made(init: Callable[[], State]) -> State:
         return init()
