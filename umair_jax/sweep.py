@@ -4,7 +4,8 @@
 
 What is trained already is read, so that a sweep that was cut off goes on, and one more row costs
 one row. --workers=N trains N rows at a time, each on devices or cores of its own. The folder gets
-table.md, table.csv, table.tex, segments.json, winners.json (what the search found) and pictures.
+table.md, table.csv, table.tex, segments.json, winners.json (what the search found), pictures, and
+compiled/, so that the second seed of a row is not compiled again.
 """
 
 from __future__ import annotations
