@@ -258,6 +258,7 @@ def _won_by_users(
     for side in ("left", "right"):  # negatives below a positive; and those tied with it too
         below, done = np.zeros(users), 0
         limits = np.searchsorted(score[downs], score[ups], side)
+        # One addition of U numbers a positive, once for all draws.
         for user, limit in zip(code[ups].tolist(), limits.tolist(), strict=True):
             if limit > done:
                 np.add.at(below, code[downs[done:limit]], 0.5)
