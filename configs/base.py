@@ -206,6 +206,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config.mesh.rules = DEFAULT_RULES
     config.mesh.context_rules = ()
 
+    # Where this process stands among several; see docs/scale.md.
+    config.hosts = ConfigDict()
+    config.hosts.coordinator = ""
+    config.hosts.processes = 0
+    config.hosts.process = -1
+    config.hosts.cluster = ""
+    config.hosts.local = False
+    config.hosts.start_seconds = 300
+    config.hosts.barrier_seconds = 3600
+    config.hosts.heartbeat_seconds = 100
+
     config.eval = ConfigDict()
     config.eval.batch_size = 2048
     config.eval.bootstrap_draws = 200

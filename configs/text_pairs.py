@@ -77,6 +77,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train = shared.train
     config.optim = shared.optim
     config.mesh = shared.mesh
+    config.hosts = shared.hosts
     config.checkpoint = shared.checkpoint
     config.log = shared.log
     with config.unlocked():

@@ -376,6 +376,20 @@ def test_two_hosts_stop_together_and_another_number_goes_on(unbroken, tmp_path, 
     assert_close_run(tmp_path, run(tmp_path), workdir, expected)
 
 
+@pytest.mark.slow
+def test_a_lost_host_ends_the_other_and_both_go_on(unbroken, tmp_path, compiled_once):
+    programs = hosts(tmp_path, compiled_once, pause=0.1, train__steps=24)
+    programs[0].wait_for(lambda: programs[0].committed(10))
+    programs[1].kill()
+    output = programs[0].process.communicate(timeout=240)[0]
+    assert programs[0].process.returncode != 0, output
+    outputs = finish(hosts(tmp_path, compiled_once, pause=0))
+    assert all("steps=24 interrupted=False" in output for output in outputs)
+    assert "going on from checkpoint 1" in outputs[0]
+    workdir, expected = unbroken
+    assert_close_run(tmp_path, run(tmp_path), workdir, expected)
+
+
 def test_nan_stops_the_run_and_leaves_the_last_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match=r"'loss' became nan in update 13.*batch 12"):
         run(tmp_path, toy_task.ToyTask(explode_at=12))

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from umair_jax import hosts
 from umair_jax.data.batches import BatchSource
+from umair_jax.hosts import HostsConfig
 from umair_jax.training import metrics
 from umair_jax.training.checkpoints import CheckpointConfig
 from umair_jax.training.evaluation import Evaluator
@@ -146,6 +148,7 @@ if __name__ == "__main__":
     given = dict(argument.split("=") for argument in sys.argv[2:])
     options = {name: int(value) for name, value in given.items() if "__" in name}
     if "hosts" in given:
-        jax.distributed.initialize(given["address"], int(given["hosts"]), int(given["host"]))
+        place = given["address"], int(given["hosts"]), int(given["host"])
+        hosts.start(HostsConfig(*place, local=True, heartbeat_seconds=10))
     result = run(sys.argv[1], pause=float(given.get("pause", 0)), **options)
     print(f"steps={result.steps} interrupted={result.interrupted}", flush=True)

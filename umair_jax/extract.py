@@ -22,17 +22,17 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
-from umair_jax import encoding, results, settings
+from umair_jax import encoding, hosts, results, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.feature_bank import FeatureBank, Shard
 from umair_jax.encoding import Catalogue, Encoders, ExtractConfig, text_model
 from umair_jax.encoding.images import Encoded
 from umair_jax.encoding.pair import pictures_of
 from umair_jax.encoding.progress import EncodingProgress
+from umair_jax.hosts import HostsConfig, Team
 from umair_jax.memory import keep_freed_memory
 
 ENCODER_RECORD = "encoders.json"
@@ -57,8 +57,8 @@ def extract(
 ) -> FeatureBank:
     """Makes the feature bank of a data set, or reads it if it is there.
 
-    With several processes each makes its share of the shards in the same (shared) folder, and all
-    return the whole bank.
+    With several processes each makes a share of the shards, and all return the whole bank. Those
+    that see the same folder share the work; where hosts have disks of their own, each makes all.
 
     Args:
         dataset: Items with texts and pictures; rows from 1.
@@ -68,32 +68,45 @@ def extract(
         console: Where progress and notices go; None = the terminal's standard error.
 
     Raises:
-        ValueError: More pictures than `max_bad_share` cannot be decoded; weights do not fit.
+        ValueError: More pictures than `max_bad_share` cannot be decoded; weights do not fit; hosts
+            with disks of their own have made different encoders.
     """
     console = console or Console(stderr=True)
     folder = Path(bank_dir)
     key = bank_key(dataset.catalogue_fingerprint, config)
-    manifest = feature_bank.read_manifest(folder)
-    if manifest and manifest.get("key") == key:
-        try:
-            return feature_bank.load(folder)
-        except ValueError as error:
-            console.print(f"The feature bank is incomplete and is repaired: {error}")
+    bank = _finished(folder, key, console)
+    if all(hosts.gather("finished banks", "yes" if bank else "")):
+        assert bank is not None
+        return bank
     began = time.monotonic()
     rows = range(1, len(dataset.items.title))
-    if jax.process_index() == 0:
+    team = hosts.team(folder)
+    if team.first:
         _prepare(dataset, rows, config, folder, key, console)
-    _barrier("encoders")
+    hosts.barrier("prepare the encoders")
     encoders = encoding.load(folder, config)
-    _fill(dataset, rows, encoders, folder, key, console)
-    _barrier("shards")
-    if jax.process_index() == 0:
+    hosts.agree("encoders", encoders.digest())
+    _fill(dataset, rows, encoders, folder, key, team, console)
+    hosts.barrier("encode the drawings")
+    if team.first:
         manifest = _manifest(dataset, config, encoders, folder, key, time.monotonic() - began)
         feature_bank.write_manifest(folder, manifest)
         results.write(folder, {"task": "extract", **{name: manifest[name] for name in SUMMARISED}})
         _report(manifest, console)
-    _barrier("manifest")
+    hosts.barrier("finish the bank")
     return feature_bank.load(folder)
+
+
+def _finished(folder: Path, key: str, console: Console) -> FeatureBank | None:
+    """The bank of this key, if it is there and whole."""
+    manifest = feature_bank.read_manifest(folder)
+    if not manifest or manifest.get("key") != key:
+        return None
+    try:
+        return feature_bank.load(folder)
+    except ValueError as error:
+        console.print(f"The feature bank is incomplete and is repaired: {error}")
+    return None
 
 
 def bank_key(fingerprint: str, config: ExtractConfig) -> str:
@@ -156,13 +169,14 @@ def _fill(
     encoders: Encoders,
     folder: Path,
     key: str,
+    team: Team,
     console: Console,
 ) -> None:
     """Computes this process's missing shards."""
     config = encoders.config
     todo = []
     for index, start in enumerate(range(0, len(rows), config.shard_items)):
-        mine = index % jax.process_count() == jax.process_index()
+        mine = index % len(team.members) == team.index
         if mine and feature_bank.read_shard(folder, index, key) is None:
             todo.append((index, rows[start : start + config.shard_items]))
     with EncodingProgress(sum(len(part) for _, part in todo), console) as progress:
@@ -275,11 +289,6 @@ def _report(manifest: dict[str, Any], console: Console) -> None:
         console.print(f"  row {bad['row']}: {bad['reason']}", markup=False)
 
 
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"extract {name}")
-
-
 def main(argv: list[str]) -> None:
     """Extracts a prepared data set's feature bank."""
     if len(argv) > 1:
@@ -290,8 +299,9 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"--{name}: got nothing, expected a folder.")
     from umair_jax.data import store
 
-    section = values.config.get("extract", {}) if values.config else {}
-    config = settings.build(ExtractConfig, section, "config.extract")
+    sections = values.config.to_dict() if values.config else {}
+    hosts.start(settings.build(HostsConfig, sections.get("hosts", {}), "config.hosts"))
+    config = settings.build(ExtractConfig, sections.get("extract", {}), "config.extract")
     extract(store.load(values.data_dir), config, values.bank_dir)
 
 
@@ -300,7 +310,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "A data set made by umair_jax.prepare.")
     flags.DEFINE_string("bank_dir", None, "Folder of the feature bank.")
     config_flags.DEFINE_config_file(
-        "config", None, "Python file with get_config(); its section `extract` is read."
+        "config",
+        None,
+        "Python file with get_config(); of its sections, extract and hosts are read.",
     )
     keep_freed_memory()
     settings.run_front_door(main)

@@ -3,7 +3,8 @@
     python -m umair_jax.train --config=configs/base.py [--config.seed=1] [--workdir=runs/one]
 
 Whatever is done already is kept: the data set and the bank by their content, a finished or
-interrupted run by its checkpoints. --restart begins the run anew.
+interrupted run by its checkpoints. --restart begins the run anew. Several processes, on one host or
+many, train together when all of them are started with this command; see docs/scale.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
-from umair_jax import jobs, results, settings
+from umair_jax import hosts, jobs, results, settings
+from umair_jax.hosts import HostsConfig
 from umair_jax.jobs import Job
 from umair_jax.memory import keep_freed_memory, peak_memory_bytes
 from umair_jax.training.loop import FitResult, fit
@@ -42,7 +44,7 @@ def train(
     Returns:
         The summary; its keys are listed in the README.
     """
-    console = console or Console()
+    console = console or Console(quiet=not hosts.is_first())
     began = time.monotonic()
     workdir = Path(workdir)
     job = assemble(config, console)
@@ -60,13 +62,15 @@ def train(
     summary = summarise(job, result) | job.export(workdir, result.state, result.predict)
     summary["wall_seconds"] = time.monotonic() - began
     summary["peak_memory_bytes"] = peak_memory_bytes()
-    results.write(workdir, summary)
+    if hosts.is_first():
+        results.write(workdir, summary)
     job.show(summary, console)
     console.print(
         f"{summary['steps']:,} steps, {summary['examples_per_second']:,.0f} examples/s, "
         f"{summary['wall_seconds']:.0f} s in all, at most {_gib(summary['peak_memory_bytes'])}; "
         f"written to {workdir}"
     )
+    hosts.barrier("write the summary")
     return summary
 
 
@@ -102,8 +106,11 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"arguments: got {argv[1:]}; expected flags only, like --config.seed=1")
     values = flags.FLAGS
+    config = settings.loaded(values.config)
+    place = config.to_dict().get("hosts", {})
+    hosts.start(settings.build(HostsConfig, place, "config.hosts"))
     name = Path(config_flags.get_config_filename(values["config"])).stem
-    train(settings.loaded(values.config), values.workdir or Path("runs") / name, values.restart)
+    train(config, values.workdir or Path("runs") / name, values.restart)
 
 
 if __name__ == "__main__":

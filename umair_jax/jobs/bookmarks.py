@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import results, settings
+from umair_jax import hosts, results, settings
 from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
@@ -62,7 +62,7 @@ SECTIONS = {
     "extract": ExtractConfig,
     "tables": TableOptimConfig,
     "eval": EvalConfig,
-    **sections.FIT_SECTIONS,
+    **sections.COMMON,
 }
 
 
@@ -128,10 +128,12 @@ class BookmarksJob:
         """
         source = bookmarks.batch_source(self.data, "test", self.eval.batch_size)
         columns = {name: source.column(name) for name in ("label", "user", "item")}
-        partial = workdir / f"{PREDICTIONS}.tmp"
-        with open(partial, "wb") as file:
-            np.savez(file, **columns, **predict(source))
-        os.replace(partial, workdir / PREDICTIONS)
+        predicted = predict(source)  # by all hosts together
+        if hosts.is_first():
+            partial = workdir / f"{PREDICTIONS}.tmp"
+            with open(partial, "wb") as file:
+                np.savez(file, **columns, **predicted)
+            os.replace(partial, workdir / PREDICTIONS)
         return {"flops_per_example": bookmarks.flops_per_example(self.task, source)}
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:

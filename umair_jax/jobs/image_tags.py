@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from umair_jax import encoding, results
+from umair_jax import encoding, hosts, results
 from umair_jax.data import image_tags as labels_of
 from umair_jax.data import picture_batches
 from umair_jax.data.batches import BatchSource
@@ -120,7 +121,7 @@ SECTIONS = {
     "augment": AugmentConfig,
     "eval": EvalConfig,
     "export": ExportConfig,
-    **sections.FIT_SECTIONS,
+    **sections.COMMON,
 }
 
 
@@ -212,7 +213,13 @@ class ImageTagsJob:
         Returns:
             "bad_images": the pictures that could not be decoded.
         """
-        encoder = self._encoder(self.task.encoder(*judged(state)))
+        test = self.pictures["test"]
+        label, probability = image_tags.judged(test, self.labels, predict(test))
+        bad = {"bad_images": self._bad_images()}
+        if not hosts.is_first():
+            return bad
+        # Off the mesh: one host alone goes on with them.
+        encoder = self._encoder(self.task.encoder(*jax.device_get(judged(state))))
         config = json.dumps(dataclasses.asdict(encoder.cfg))
         weights.save(
             encoder,
@@ -220,14 +227,18 @@ class ImageTagsJob:
             dtype=self.exported.dtype,
             metadata={weights.SETTINGS: config},
         )
-        test = self.pictures["test"]
-        label, probability = image_tags.judged(test, self.labels, predict(test))
         rows = multi_label_metrics.table(
             self.labels.names, self.labels.counts, label, probability, self.eval.threshold
         )
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         (workdir / TAG_TABLE).write_text("\n".join(lines) + "\n", "utf-8")
-        return {"bad_images": picture_batches.report(self.pictures)}
+        return bad
+
+    def _bad_images(self) -> list[dict[str, Any]]:
+        """The broken pictures that any host met, each once."""
+        mine = json.dumps(picture_batches.report(self.pictures))
+        met = [line for said in hosts.gather("bad images", mine) for line in json.loads(said)]
+        return [*{(line["part"], line["row"]): line for line in met}.values()]
 
     def _encoder(self, trained: ImageEncoder) -> ImageEncoder:
         """The encoder that leaves, with statistics of the training drawings as they are."""

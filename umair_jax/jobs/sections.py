@@ -10,11 +10,12 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import settings
+from umair_jax import hosts, settings
 from umair_jax.data import store
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.images import PIXEL_LIMIT
 from umair_jax.data.sources import open_source
+from umair_jax.hosts import HostsConfig
 from umair_jax.prepare import prepare
 from umair_jax.training.checkpoints import CheckpointConfig
 from umair_jax.training.logs import LogConfig
@@ -28,6 +29,8 @@ FIT_SECTIONS = {
     "checkpoint": CheckpointConfig,
     "log": LogConfig,
 }
+# What every job has besides its own.
+COMMON = {"hosts": HostsConfig, **FIT_SECTIONS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,20 +114,25 @@ def prepared(config: DataConfig, console: Console) -> Dataset:
     parts = [config.source, Path(config.path).name, config.limit and f"first{config.limit}"]
     parts.append(config.untimed_tags and "untimed_tags")
     data_dir = Path(config.root) / "-".join([*filter(None, parts), f"seed{config.seed}"])
-    prepare(
-        open_source(
-            config.source,
-            config.path or None,
-            config.seed,
-            config.limit or None,
-            config.untimed_tags,
-        ),
-        data_dir,
-        pixel_limit=config.pixel_limit,
-        max_bad_share=config.max_bad_share,
-        negatives=config.negatives,
-        negatives_per_positive=config.negatives_per_positive,
-        seed=config.seed,
-        console=console,
-    )
-    return store.load(data_dir)
+    # Once in every folder: hosts may share one, or have disks of their own.
+    if hosts.team(config.root).first:
+        prepare(
+            open_source(
+                config.source,
+                config.path or None,
+                config.seed,
+                config.limit or None,
+                config.untimed_tags,
+            ),
+            data_dir,
+            pixel_limit=config.pixel_limit,
+            max_bad_share=config.max_bad_share,
+            negatives=config.negatives,
+            negatives_per_positive=config.negatives_per_positive,
+            seed=config.seed,
+            console=console,
+        )
+    hosts.barrier("prepare the data")
+    dataset = store.load(data_dir)
+    hosts.agree("data set", dataset.fingerprint)
+    return dataset

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from umair_jax import results
+from umair_jax import hosts, results
 from umair_jax.data import pair_batches, pair_split
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
@@ -111,7 +112,7 @@ SECTIONS = {
     "objective": PairObjectiveConfig,
     "eval": EvalConfig,
     "export": ExportConfig,
-    **sections.FIT_SECTIONS,
+    **sections.COMMON,
 }
 
 
@@ -213,13 +214,15 @@ class TextPairsJob:
         self, workdir: Path, state: State, predict: Callable[[BatchSource], Arrays]
     ) -> dict[str, Any]:
         """Writes the encoder, its tokenizer, and a line for each pair of languages."""
-        encoder = self.task.encoder(judged(state)[0])
-        arrays = weights.flatten(encoder)
-        model = TextModel(encoder.cfg, arrays, self.words, self.options.max_tokens)
-        text_model.write(model, workdir, dtype=self.exported.dtype)
         vectors = predict(self.held_out["test"])
         rank = probe.ranks(self.pairs, "test", vectors[FIRST], vectors[SECOND])
         lines = probe.by_language(self.pairs, "test", rank)
+        if not hosts.is_first():
+            return {"languages": lines}
+        encoder = self.task.encoder(jax.device_get(judged(state)[0]))
+        arrays = weights.flatten(encoder)
+        model = TextModel(encoder.cfg, arrays, self.words, self.options.max_tokens)
+        text_model.write(model, workdir, dtype=self.exported.dtype)
         text = "\n".join(json.dumps(line) for line in lines)
         (workdir / LANGUAGES).write_text(text + "\n", "utf-8")
         return {"languages": lines}

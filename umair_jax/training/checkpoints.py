@@ -14,11 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.experimental import multihost_utils
 
+from umair_jax import hosts
 from umair_jax.training.fingerprint import checksum, fingerprint
 from umair_jax.training.ledger import Ledger
 from umair_jax.training.logs import METRICS_FILE, PROFILE_DIR, TENSORBOARD_DIR
@@ -205,15 +204,14 @@ class Checkpoints:
                 f"checkpoint {step} cannot be read ({_first_line(error)}); "
                 f"{moved}going on from checkpoint {good}"
             )
-            if jax.process_index() == 0 and not self._read_only:
+            if hosts.is_first() and not self._read_only:
                 target = self._workdir / UNREADABLE_DIR / str(step)
                 target.parent.mkdir(exist_ok=True)
                 shutil.rmtree(target, ignore_errors=True)
                 (self._workdir / CHECKPOINT_DIR / str(step)).rename(target)
         if self._read_only:
             return
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("set aside")
+        hosts.barrier("set aside")
         self._manager.close()
         self._manager = self._open()
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from umair_jax import hosts
 from umair_jax.data.batches import BatchSource
 from umair_jax.training import checkpoints as ckpt
 from umair_jax.training import state as states
@@ -138,7 +138,7 @@ def fit(
     mesh = mesh or make_mesh(config.mesh)
     _check_evaluators(evaluators, mesh, config.checkpoint.best_metric)
     total = train.total_steps(len(source))
-    main = jax.process_index() == 0
+    main = hosts.is_first()
 
     # Shapes, then places; nothing is touched before both are known to fit.
     optimiser = make_optimiser(config.optim, total)
@@ -280,13 +280,14 @@ def fit(
 
 def _open_workdir(workdir: Path, record: Mapping[str, Any], restart: bool) -> None:
     """Clears the directory if asked, compares its configuration, and writes this one."""
-    main = jax.process_index() == 0
+    main = hosts.is_first()
+    hosts.require_shared(workdir, "workdir")
     if restart:
         if main:
             ckpt.clear(workdir)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("restart")
+        hosts.barrier("restart")
     check_config(workdir, record)
+    hosts.barrier("compare the configuration")
     if main:
         write_config(workdir, record)
 

@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "eval",
     "data.root",
     "mesh",
+    "hosts",
     "checkpoint.keep",
     "checkpoint.restore_best",
     "train.steps",
