@@ -63,5 +63,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.optim.learning_rate = 1e-3
         config.optim.schedule = "constant"
         config.optim.warmup_fraction = 0.0
+        config.optim.ema_decay = 0.0
         config.tables.learning_rate = 0.05
     return config
