@@ -369,13 +369,15 @@ def test_no_kind_is_forgotten():
     assert {*crosses, "mixture"} == set(CROSSES)
 
 
-def test_vectors_in_half_the_memory_change_little(trained):
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_vectors_in_less_memory_change_little(trained, dtype):
     source = BatchSource(data_of().columns, ROWS, shuffle=False)
-    context = place_context(data_of(vector_dtype="bfloat16").context, trained.mesh)
+    context = place_context(data_of(vector_dtype=dtype).context, trained.mesh)
     full = trained.predict(source)
-    half = trained.predictor(trained.state, context, source)
-    assert context["style"].dtype == "bfloat16"
-    np.testing.assert_allclose(half["probability"], full["probability"], atol=0.01)
+    less = trained.predictor(trained.state, context, source)
+    assert context["style"].dtype == dtype
+    np.testing.assert_allclose(less["probability"], full["probability"], atol=0.01)
+    assert np.abs(less["probability"] - full["probability"]).max() > 0
 
 
 def test_a_ranker_of_another_schema_is_refused():

@@ -300,6 +300,20 @@ def test_vectors_in_half_the_memory():
         )
 
 
+def test_vectors_in_a_quarter_of_the_memory():
+    full, quarter = build(), build(vector_dtype="int8")
+    for field in full.schema.dense():
+        found, scale = quarter.context[field.column], quarter.context[f"{field.column}_scale"]
+        expected = full.context[field.column]
+        assert found.dtype == np.int8
+        # Half a step of a vector's own scale, no more; nothing where there is no vector.
+        worst = np.abs(found * scale[:, None] - expected).max(axis=1)
+        assert (worst <= 0.501 * scale).all()
+        assert (scale == 0).any()
+        assert np.abs(found).max() == 127
+        np.testing.assert_array_equal(scale == 0, ~expected.any(axis=1))
+
+
 def test_widths_are_those_of_the_bank():
     built = build()
     assert {f.column: f.width for f in built.schema.dense()} == {
@@ -363,8 +377,8 @@ def test_wrong_requests():
         build(vectors=small_world.bank(items=ITEMS - 1))
     with pytest.raises(ValueError, match="zero: got 'styles', expected some of content, style"):
         RankingConfig(zero=("styles",))
-    with pytest.raises(ValueError, match="vector_dtype: got 'int8', expected one of float32"):
-        RankingConfig(vector_dtype="int8")
+    with pytest.raises(ValueError, match="vector_dtype: got 'int4', expected one of float32"):
+        RankingConfig(vector_dtype="int4")
     with pytest.raises(ValueError, match="got the split 'random'"):
         RankingConfig(split="random")
     with pytest.raises(ValueError, match="three positive shares with the sum 1"):

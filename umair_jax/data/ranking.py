@@ -37,7 +37,9 @@ VECTORS = ("content", "style", "text")
 WINDOWS = ("long_term_", "short_term_")
 HISTORY = "history"
 COUNTED = ("total_view", "total_bookmarks", "bookmark_rate")
-DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16}
+DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "int8": np.int8}
+# Of a vector of int8: what each of its numbers is to be multiplied with, by the vector's name.
+SCALE = "_scale"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,8 @@ class RankingConfig:
             in what is derived from them, to measure what they are worth.
         history: Bookmarks of a state, the most recent ones of the long-term window, that are
             kept as item rows; 0 = none, for the rankers that do not read them.
-        vector_dtype: "float32" or "bfloat16": of the vectors on the devices.
+        vector_dtype: "float32", "bfloat16" or "int8" (with a scale for each vector): of the
+            vectors on the devices.
     """
 
     split: str = "temporal"
@@ -101,7 +104,8 @@ class RankingData:
         context: "item_rows" [N+1, 2*Fi], "user_rows" [U+1, 2*Fu], "state_rows" [S, 2*Fs] int32:
             rows of the embedding table, then of the wide weights (0 in the places of counted
             fields); "present" bool [N+1, 3] for VECTORS; one array [N+1, D] or [S, D] for every
-            dense field, by its column; where asked for, "history" int32 [S, L]: item rows of the
+            dense field, by its column, and with int8 its "<column>_scale" float32 [N+1] or [S];
+            where asked for, "history" int32 [S, L]: item rows of the
             latest bookmarks, the latest first, 0 = none.
     """
 
@@ -166,7 +170,7 @@ def build(
         "user_rows": np.concatenate(schema.user_rows(dataset.users), axis=1),
         "state_rows": _state_rows(dataset, schema, histories),
         "present": np.stack([_present(bank, name) for name in VECTORS], axis=1),
-        **_dense(schema, bank, vectors, histories, DTYPES[config.vector_dtype]),
+        **_stored(_dense(schema, bank, vectors, histories), config.vector_dtype),
     }
     if config.history:
         context[HISTORY] = latest_bookmarks(histories, config.history)
@@ -306,14 +310,26 @@ def _dense(
     bank: FeatureBank,
     vectors: dict[str, np.ndarray],
     histories: Histories,
-    dtype: type,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float32[np.ndarray, "_ D"]]:
     context: dict[str, np.ndarray] = {}
     means: dict[str, np.ndarray] = {}
     for field in schema.dense():
         window, vector = _source(field)
         if window and field.column not in means:
             both = interest_vectors(histories, vectors[vector], _present(bank, vector))
-            means |= {w + vector: mean.astype(dtype) for w, mean in zip(WINDOWS, both, strict=True)}
-        context[field.column] = means[field.column] if window else vectors[vector].astype(dtype)
+            means |= {w + vector: mean for w, mean in zip(WINDOWS, both, strict=True)}
+        context[field.column] = means[field.column] if window else vectors[vector]
     return context
+
+
+def _stored(vectors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Vectors in the type that they have on the devices, with their scales where it is int8."""
+    if dtype != "int8":
+        return {name: array.astype(DTYPES[dtype]) for name, array in vectors.items()}
+    found: dict[str, np.ndarray] = {}
+    for name, array in vectors.items():
+        scale = np.abs(array).max(axis=1) / 127
+        steps = array / np.where(scale > 0, scale, 1)[:, None]
+        found[name] = np.round(steps).astype(np.int8)
+        found[name + SCALE] = scale.astype(np.float32)
+    return found

@@ -188,6 +188,10 @@ class BookmarksTask:
         def gather(name: str, index: jax.Array) -> jax.Array:
             return context[name].at[index].get(mode="promise_in_bounds")
 
+        def vector(name: str, index: jax.Array) -> jax.Array:
+            found, scale = gather(name, index), name + ranking.SCALE
+            return found * gather(scale, index)[..., None] if scale in context else found
+
         known = gather("present", item)
         there = {name: known[:, k] for k, name in enumerate(ranking.VECTORS)}
         there[META] = jnp.ones_like(known[:, 0])
@@ -196,7 +200,7 @@ class BookmarksTask:
         history = None
         if self.config.reads_history:
             bookmarked = gather(ranking.HISTORY, state)
-            history = {name: gather(name, bookmarked) for name in self._modalities}
+            history = {name: vector(name, bookmarked) for name in self._modalities}
         # A ranker without an embedding table gets embeddings of width 0.
         nothing = jnp.zeros((len(item), self.config.fields, 0), jnp.float32)
         embeddings = rows.get("embedding", nothing)
@@ -204,8 +208,8 @@ class BookmarksTask:
             user_embeddings=embeddings[:, :users],
             item_embeddings=embeddings[:, users:],
             wide=rows["wide"][..., 0] if "wide" in rows else None,
-            user_dense={name: gather(name, state) for name, _ in self.config.user_dense},
-            modalities={name: gather(name, item) for name in self._modalities},
+            user_dense={name: vector(name, state) for name, _ in self.config.user_dense},
+            modalities={name: vector(name, item) for name in self._modalities},
             present=jnp.stack(present, axis=1) if present else None,
             history=history,
         )
