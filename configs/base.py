@@ -231,6 +231,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.log.progress = True
     config.log.tensorboard = True
     config.log.sharding_table = True
+    config.log.cost = False
     config.log.profile_start_step = 0
     config.log.profile_stop_step = 0
     return config.lock()

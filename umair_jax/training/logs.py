@@ -16,6 +16,7 @@ TENSORBOARD_DIR = "tensorboard"
 PROFILE_DIR = "profile"
 TRAIN = "train"
 FINAL = "final/"
+COST = "cost"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,8 @@ class LogConfig:
         progress: show the progress line.
         tensorboard: write TensorBoard events to ``workdir/tensorboard``.
         sharding_table: print where every array of the state lives, once.
+        cost: count what an update costs (see cost.py) at the start, and at the end say how near
+            to the machine's limit it came; compiles the update once more.
         profile_start_step: first step of a jax.profiler trace, in ``workdir/profile``.
         profile_stop_step: step before which the trace ends; the same as the start traces nothing.
     """
@@ -33,6 +36,7 @@ class LogConfig:
     progress: bool = True
     tensorboard: bool = True
     sharding_table: bool = True
+    cost: bool = False
     profile_start_step: int = 0
     profile_stop_step: int = 0
 

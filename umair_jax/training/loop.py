@@ -20,12 +20,13 @@ from jax.sharding import Mesh
 from umair_jax import hosts
 from umair_jax.data.batches import BatchSource
 from umair_jax.training import checkpoints as ckpt
+from umair_jax.training import cost as costs
 from umair_jax.training import state as states
 from umair_jax.training.checkpoints import Checkpoints
 from umair_jax.training.evaluation import Arrays, Evaluator, Predictor
 from umair_jax.training.interrupts import Interrupts
 from umair_jax.training.ledger import Ledger
-from umair_jax.training.logs import FINAL, PROFILE_DIR, TRAIN, LogConfig, MetricsWriter
+from umair_jax.training.logs import COST, FINAL, PROFILE_DIR, TRAIN, LogConfig, MetricsWriter
 from umair_jax.training.optimisers import make_optimiser
 from umair_jax.training.progress import Progress
 from umair_jax.training.record import check_config, write_config
@@ -175,6 +176,7 @@ def fit(
             progress.say(f"{workdir}: going on from checkpoint {step} of {total}")
         batches = source.iterate(step, max(step, total), place.rows, train.read_threads)
         pending: tuple[int, jax.Array] | None = None
+        cost: costs.Cost | None = None
 
         def collect() -> None:
             """Takes in the metrics of the last update, waiting for it."""
@@ -237,6 +239,9 @@ def fit(
             batch = next(batches)
             progress.waited(time.perf_counter() - waiting)
             profile.at(step)
+            if config.log.cost and cost is None:
+                cost = costs.of(step_fn.lower(state, context, place(batch)).compile())
+                progress.say(str(cost))
             with jax.transfer_guard("disallow"):
                 state, packed = step_fn(state, context, place(batch))
             collect()
@@ -246,6 +251,12 @@ def fit(
 
         progress.pause()
         saved.wait()
+        if cost is not None and progress.step_seconds:
+            roofline = costs.measured_roofline()
+            seconds, share = progress.step_seconds, roofline.share(cost, progress.step_seconds)
+            progress.say(f"{seconds * 1e3:.2f} ms an update: {share:.1%} of what {roofline} allow")
+            measured = {"step_seconds": seconds, "share_of_roofline": share}
+            writer.write(step, COST, cost.values() | measured)
         state_step, evals = step, dict(ledger.evals)
         if finished:
             interrupted = False

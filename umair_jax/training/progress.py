@@ -118,6 +118,11 @@ class Progress:
         return self._steps * self._batch_size / self._seconds if self._seconds else 0.0
 
     @property
+    def step_seconds(self) -> float:
+        """Training time of an update, the mean; 0 before the second step."""
+        return self._seconds / self._steps if self._steps else 0.0
+
+    @property
     def data_wait_share(self) -> float:
         """Share of the training time in which the loop waited for a batch, in [0, 1]."""
         return self._waited / self._seconds if self._seconds else 0.0
