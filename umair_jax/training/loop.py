@@ -23,6 +23,7 @@ from umair_jax.training import checkpoints as ckpt
 from umair_jax.training import cost as costs
 from umair_jax.training import state as states
 from umair_jax.training.checkpoints import Checkpoints
+from umair_jax.training.claim import claimed
 from umair_jax.training.evaluation import Arrays, Evaluator, Predictor
 from umair_jax.training.interrupts import Interrupts
 from umair_jax.training.ledger import Ledger
@@ -127,7 +128,8 @@ def fit(
             ``config`` as a dictionary if None.
 
     Raises:
-        ValueError: ``workdir`` holds another run, or sizes do not fit the mesh.
+        ValueError: ``workdir`` holds another run, is in use or cannot be written to, or sizes do
+            not fit the mesh.
         FloatingPointError: a training metric is NaN or infinite; the last checkpoint stays.
     """
     workdir, train = Path(workdir), config.train
@@ -148,12 +150,14 @@ def fit(
     place = BatchPlacer(mesh, train.batch_size)
     _check_micro_batches(train.batch_size, train.micro_batches, mesh)
     record = dataclasses.asdict(config) if record is None else record
-    _open_workdir(workdir, record, restart)
-    if config.log.sharding_table and main:
-        print(states.describe(abstract), flush=True)
 
     alone = jax.process_count() == 1
     with Interrupts(catch=alone) as interrupts, contextlib.ExitStack() as closing:
+        if main:
+            closing.enter_context(claimed(workdir))
+        _open_workdir(workdir, record, restart)
+        if config.log.sharding_table and main:
+            print(states.describe(abstract), flush=True)
         # Then arrays: from the newest checkpoint, or new.
         saved = Checkpoints(workdir, config.checkpoint, say=print)
         closing.callback(saved.close)
