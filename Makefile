@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile
 
-.PHONY: train test check bench-input bench-ranker bench-resnet bench-quality bench-text clean
+.PHONY: train test check bench-input bench-ranker bench-resnet bench-quality bench-text soak clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -35,6 +35,9 @@ bench-text: $(VENV)/.installed
 
 bench-resnet: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.resnet $(ARGS)
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"umair_jax needs Python 3.11 to 3.13, found {sys.version.split()[0]}; run: make PYTHON=python3.12 ...")'
