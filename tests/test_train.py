@@ -316,7 +316,7 @@ def test_another_config_is_refused(run, capsys):
     assert "Traceback" not in said
     assert "another configuration" in said
     assert "seed: 0 in the run, 1 now" in said
-    assert "model.dropout: 0.1 in the run, 0.3 now" in said
+    assert "model.dropout: 0.0 in the run, 0.3 now" in said
     assert run.summary == before
 
 
