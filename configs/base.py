@@ -199,6 +199,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.tables.b1 = 0.9
     config.tables.b2 = 0.999
     config.tables.eps = 1e-7
+    config.tables.dtype = "float32"
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices that `model` leaves

@@ -209,6 +209,18 @@ def test_a_longer_run_goes_on_with_a_finished_one(tmp_path):
     assert steps == [8, 16]
 
 
+def test_tables_in_half_the_memory_go_on_bit_for_bit(tmp_path):
+    options = {"tables__dtype": "bfloat16", "optim__schedule": "constant"}
+    whole = run(tmp_path / "whole", train__steps=20, **options)
+    assert whole.state["params"]["tables"]["embedding"].dtype == "bfloat16"
+    assert whole.evals["test"]["auc"] > 0.6
+    run(tmp_path / "parts", train__steps=10, **options)
+    parts = run(tmp_path / "parts", train__steps=20, **options)
+    left, right = toy_task.leaves(parts.state), toy_task.leaves(whole.state)
+    for path, leaf in left.items():
+        np.testing.assert_array_equal(leaf, right[path], err_msg=path)
+
+
 def test_restart_begins_anew(unbroken, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     run(tmp_path, train__steps=7, optim__learning_rate=0.5)

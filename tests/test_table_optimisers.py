@@ -12,6 +12,7 @@ from umair_jax.training.sharding import MeshConfig, make_mesh
 from umair_jax.training.table_optimisers import (
     NAMES,
     TableOptimConfig,
+    _rounded,
     gather_rows,
     init_table,
     table_config,
@@ -135,6 +136,59 @@ def test_look_up_is_indexing_on_any_mesh(shape):
         spread = jax.device_put(table, NamedSharding(mesh, P(("data", "model"))))
         found = jax.jit(lambda t, r, mesh=mesh: gather_rows(t, r, mesh))(spread, rows)
         np.testing.assert_array_equal(np.asarray(found), table[rows])
+
+
+def half(table):
+    return jnp.asarray(table, jnp.bfloat16)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_in_half_the_memory_follow_those_in_float32(name):
+    table, rows, gradients = data(steps=30)
+    config = TableOptimConfig(name, l2=0.01)
+    ours, state = run(config, half(table), rows, gradients)
+    expected, _ = run(config, table, rows, gradients)
+    assert ours.dtype == jnp.bfloat16
+    assert all(leaf.dtype in (np.float32, np.int32) for leaf in state.values())
+    difference = ours.astype(np.float32) - expected
+    # Thirty roundings of weights of about 1, each by less than 2^-7, in the mean by nothing.
+    assert np.abs(difference).max() < 0.15
+    assert np.abs(difference.mean()) < 0.01
+    untouched = np.setdiff1d(np.arange(V), rows)
+    np.testing.assert_array_equal(ours[untouched], np.asarray(half(table))[untouched])
+
+
+def test_updates_too_small_for_bfloat16_count_in_the_mean():
+    """A thousand steps of 1e-4 on weights of 1, whose neighbour is 0.004 away."""
+    steps, table = 1000, np.ones((V, D), np.float32)
+    rows = np.tile(np.arange(V, dtype=np.int32), (steps, 1))
+    gradients = np.full((steps, V, D), 1e-3, np.float32)  # the rate is 0.1
+    ours, _ = run(TableOptimConfig("sgd"), half(table), rows, gradients)
+    ours = ours.astype(np.float32)
+    assert ours.mean() == pytest.approx(0.9, abs=0.005)
+    assert len(np.unique(ours)) > 10  # each weight has luck of its own
+    nearest = jnp.bfloat16(1.0)
+    for _ in range(10):
+        nearest = (nearest.astype(jnp.float32) - 1e-4).astype(jnp.bfloat16)
+    assert float(nearest) == 1.0
+
+
+def test_rounding_is_the_same_on_any_number_of_devices():
+    table, rows, gradients = data(steps=8, n=16)
+    rows = np.stack([np.random.default_rng(k).permutation(V)[:16] for k in range(8)])
+    rows = rows.astype(np.int32)  # none twice: sums in another order would be another value
+    expected, _ = run(TableOptimConfig("sgd"), half(table), rows, gradients)
+    for devices, model in ((2, 1), (8, 1), (8, 4)):
+        mesh = make_mesh(MeshConfig(model=model), jax.devices()[:devices])
+        ours, _ = run(TableOptimConfig("sgd"), half(table), rows, gradients, mesh)
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_rounding_leaves_what_fits_and_what_is_not_finite():
+    values = np.array([[1.0, -2.5, 0.0, np.inf, -np.inf, np.nan, 3e38]], np.float32)
+    found = np.asarray(_rounded(jnp.asarray(values), jnp.array([5]), jnp.array(3)), np.float32)
+    np.testing.assert_array_equal(found[0, :6], values[0, :6])
+    assert found[0, 6] == pytest.approx(3e38, rel=0.01)
 
 
 def lowered(name, devices, rows=4096):

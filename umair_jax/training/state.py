@@ -1,6 +1,6 @@
 """The training state: one nested dictionary of arrays, created where it will live.
 
-    {"step": int32, "params": {"net": ..., "tables": {name: float32 [V, D]}},
+    {"step": int32, "params": {"net": ..., "tables": {name: float32 or bfloat16 [V, D]}},
      "stats": ..., "opt": {"net": ..., "tables": {name: {...}}},
      "ema": {"net": ..., "stats": ...}}                  only where an average is kept
 
@@ -20,7 +20,12 @@ from jax.sharding import Mesh
 
 from umair_jax.training import sharding
 from umair_jax.training.optimisers import Optimiser
-from umair_jax.training.table_optimisers import TableOptimConfig, init_table, table_config
+from umair_jax.training.table_optimisers import (
+    DTYPES,
+    TableOptimConfig,
+    init_table,
+    table_config,
+)
 
 State = dict[str, Any]
 TableConfigs = TableOptimConfig | Mapping[str, TableOptimConfig]
@@ -33,7 +38,11 @@ def initialiser(
 
     def init(key: jax.Array | np.ndarray) -> State:
         made = task.init(jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key)), 0))
-        params = {"net": made["params"]["net"], "tables": made["params"].get("tables", {})}
+        stored = {
+            name: values.astype(DTYPES[table_config(tables, name).dtype])
+            for name, values in made["params"].get("tables", {}).items()
+        }
+        params = {"net": made["params"]["net"], "tables": stored}
         state = {
             "step": jnp.zeros((), jnp.int32),
             "params": params,

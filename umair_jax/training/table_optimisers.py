@@ -16,6 +16,10 @@ On several devices the rows of a table are spread over all axes of the mesh. A l
 batch's row numbers on every device, reads the rows it owns, and sums them to where the examples
 are; an update gathers row numbers and gradients and writes the rows it owns. Traffic is
 proportional to n x D.
+
+A table may be kept in bfloat16. An update that is small beside its weight would be lost in rounding
+to the nearest; it is rounded up or down at random instead, so that it counts in the mean. The
+random numbers are a hash of row, column and step: the same on every mesh and when a run goes on.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Shaped
 
 NAMES = ("rowwise_adagrad", "adagrad", "adam", "sgd")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 TableState = dict[str, Array]
 
@@ -48,6 +53,8 @@ class TableOptimConfig:
         b1: decay of Adam's first moment.
         b2: decay of Adam's second moment.
         eps: added under Adagrad's square root, or to Adam's denominator.
+        dtype: ``float32``, or ``bfloat16`` with stochastic rounding: of the tables; what the
+            optimiser keeps is float32.
     """
 
     name: str = "rowwise_adagrad"
@@ -57,6 +64,7 @@ class TableOptimConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-7
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Checks the name and the ranges."""
@@ -64,6 +72,8 @@ class TableOptimConfig:
             raise ValueError(
                 f"unknown table optimiser {self.name!r}; allowed: {', '.join(sorted(NAMES))}"
             )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"tables: unknown dtype {self.dtype!r}; allowed: {', '.join(DTYPES)}")
         if self.learning_rate <= 0:
             raise ValueError(f"tables: learning_rate must be above 0, got {self.learning_rate}")
         if self.l2 < 0:
@@ -89,16 +99,16 @@ def gather_rows(
     """Rows of a table, wherever the mesh keeps them.
 
     Args:
-        table: float [V, D], rows spread over all axes of ``mesh``.
+        table: float32 or bfloat16 [V, D], rows spread over all axes of ``mesh``.
         rows: int [...] in ``[0, V)``; the first axis is the batch (spread over ``data``) when the
             axis divides it.
         mesh: None, or a mesh with the axes ``data`` and ``model``.
 
     Returns:
-        float [..., D].
+        float32 [..., D].
     """
     if mesh is None or mesh.size == 1:
-        return table.at[rows].get(mode="promise_in_bounds")
+        return table.at[rows].get(mode="promise_in_bounds").astype(jnp.float32)
     flat = rows.reshape(-1)
     batch = _batch_spec(rows, mesh)
     scattered = batch == P("data")
@@ -118,7 +128,7 @@ def gather_rows(
     found = jax.shard_map(
         look_up, mesh=mesh, in_specs=(P(("data", "model")), batch), out_specs=batch
     )(table, flat)
-    return found.reshape(*rows.shape, table.shape[1])
+    return found.reshape(*rows.shape, table.shape[1]).astype(jnp.float32)
 
 
 def update_table(
@@ -134,7 +144,7 @@ def update_table(
     """One optimiser step on the rows that a batch names.
 
     Args:
-        table: float32 [V, D].
+        table: float32 or bfloat16 [V, D].
         state: as made by :func:`init_table`.
         rows: int32 [...] in ``[0, V)``, duplicates allowed.
         gradients: float [..., D], one for each entry of ``rows``; duplicates are summed.
@@ -157,8 +167,8 @@ def update_table(
         if batch == P("data"):
             flat = jax.lax.all_gather(flat, "data", tiled=True)
             given = jax.lax.all_gather(given, "data", tiled=True)
-        local = _local_rows(flat, block.shape[0])
-        return _update_block(block, state, local, given, rate, step, config)
+        local, first = _local_rows(flat, block.shape[0]), _first_row(block.shape[0])
+        return _update_block(block, state, local, given, rate, step, config, first)
 
     spread = P(("data", "model"))
     return jax.shard_map(
@@ -191,10 +201,14 @@ def _batch_spec(rows: Shaped[Array, "*n"], mesh: Mesh) -> P:
     return P("data") if rows.ndim and rows.shape[0] % mesh.shape["data"] == 0 else P()
 
 
+def _first_row(block: int) -> Array:
+    """Number of the first row of this device's block of the table."""
+    return jax.lax.axis_index(("data", "model")) * block
+
+
 def _local_rows(rows: Array, block: int) -> Array:
     """Row numbers within this device's block of the table; rows of others point past its end."""
-    first = jax.lax.axis_index(("data", "model")) * block
-    local = rows - first
+    local = rows - _first_row(block)
     return jnp.where((local >= 0) & (local < block), local, block)
 
 
@@ -206,8 +220,12 @@ def _update_block(
     rate: Array,
     step: Array,
     config: TableOptimConfig,
+    first: Array | int = 0,
 ) -> tuple[Array, TableState]:
-    """The update on one block of rows; entries of ``rows`` past the block's end do nothing."""
+    """The update on one block of rows, of which ``first`` is the number of the first.
+
+    Entries of ``rows`` past the block's end do nothing.
+    """
     height, n = table.shape[0], rows.shape[0]
     position = jnp.arange(n, dtype=jnp.int32)
     slot = state["slot"].at[rows].set(position, mode="drop")
@@ -225,7 +243,7 @@ def _update_block(
 
     state = {**state, "slot": slot}
     if config.l2:
-        gradient = gradient + config.l2 * read(table)
+        gradient = gradient + config.l2 * read(table).astype(jnp.float32)
     if config.name == "rowwise_adagrad":
         accumulator = read(state["accumulator"]) + jnp.mean(gradient**2, axis=-1)
         state["accumulator"] = write(state["accumulator"], accumulator)
@@ -235,16 +253,35 @@ def _update_block(
         state["accumulator"] = write(state["accumulator"], accumulator)
         change = gradient * jax.lax.rsqrt(accumulator + config.eps)
     elif config.name == "adam":
-        first = config.b1 * read(state["first"]) + (1 - config.b1) * gradient
-        second = config.b2 * read(state["second"]) + (1 - config.b2) * gradient**2
+        mean = config.b1 * read(state["first"]) + (1 - config.b1) * gradient
+        square = config.b2 * read(state["second"]) + (1 - config.b2) * gradient**2
         state["first"], state["second"] = (
-            write(state["first"], first),
-            write(state["second"], second),
+            write(state["first"], mean),
+            write(state["second"], square),
         )
         count = (step + 1).astype(jnp.float32)
-        first, second = first / (1 - config.b1**count), second / (1 - config.b2**count)
-        change = first / (jnp.sqrt(second) + config.eps)
+        mean, square = mean / (1 - config.b1**count), square / (1 - config.b2**count)
+        change = mean / (jnp.sqrt(square) + config.eps)
     else:
         change = gradient
-    table = table.at[target].add(-rate * change, mode="drop", unique_indices=True)
+    if table.dtype == jnp.float32:
+        table = table.at[target].add(-rate * change, mode="drop", unique_indices=True)
+    else:
+        new = read(table).astype(jnp.float32) - rate * change
+        table = write(table, _rounded(new, first + rows, step))
     return table, state
+
+
+def _rounded(values: Array, rows: Array, step: Array) -> Array:
+    """float32 [n, D] as bfloat16: up or down at random, so that the mean is the value itself."""
+    column = jnp.arange(values.shape[1], dtype=jnp.uint32)
+    x = rows.astype(jnp.uint32)[:, None] * jnp.uint32(values.shape[1]) + column
+    # The finaliser of MurmurHash3: every bit of its input changes every bit of the result.
+    x = x ^ (step.astype(jnp.uint32) * jnp.uint32(0x9E3779B1))
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    noise = (x ^ (x >> 16)) & jnp.uint32(0xFFFF)
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32) + noise
+    rounded = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
+    # NaN and infinity have no neighbours.
+    return jnp.where(jnp.isfinite(values), rounded, values).astype(jnp.bfloat16)
