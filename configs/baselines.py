@@ -29,6 +29,7 @@ NAMES = (POPULARITY, *BASELINES)
 SIZES = {
     "fm": {"vector_fields": 4},
     "xdeepfm": {"cin_widths": (16, 16)},
+    "difm": {"heads": 2},
     "edcn": {"vector_fields": 4},
     "finalmlp": {"first_widths": (256, 128, 64), "second_widths": (64, 32, 32)},
 }
