@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile
 
-.PHONY: train test check bench-input bench-ranker bench-resnet bench-quality bench-text soak clean
+.PHONY: train test check bench-input bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -35,6 +35,9 @@ bench-text: $(VENV)/.installed
 
 bench-resnet: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.resnet $(ARGS)
+
+bench-tables: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.tables $(ARGS)
 
 soak: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.soak $(ARGS)

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import input as input_bench
 from benchmarks import machine, made_up, ranker, report, resnet, rounds, timm_resnet
+from benchmarks import tables as tables_bench
 from benchmarks import text as text_bench
 from tests.sentence_models import GOLDEN
 from umair_jax.encoding import text_model
@@ -266,3 +267,39 @@ def test_results_of_parts_that_were_not_measured_stay(tmp_path):
     assert [(row["part"], row["ours"]) for row in found] == [("a", 1), ("b", 3), ("b", 4)]
     report.write([{"ours": 5}], path)
     assert path.read_text() == '{"ours": 5}\n'
+
+
+def test_tables_measures_every_size_that_fits(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "tables.jsonl"
+    monkeypatch.setattr(machine, "free_bytes", lambda: 3e6)
+    options = ["--rows=1e3,1e4,1e6", "--batch=16", "--fields=2", "--width=4", "--rounds=1"]
+    results = tables_bench.main([*options, f"--out={out}"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == results == [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["case"] for row in results] == ["1,000 rows", "10,000 rows"]
+    for row in results:
+        assert row.keys() >= ALWAYS
+        assert row["ratio"] == pytest.approx(row["peer"] / row["ours"])
+        assert row["against_1e6_rows"] is None
+
+
+def test_ids_of_a_table_follow_the_law_and_stay_inside():
+    rows = 1000
+    ids = np.concatenate([part.ravel() for part in tables_bench.ids_of(rows, 4096, 4)])
+    assert ids.min() >= 0
+    assert ids.max() < rows
+    counts = np.sort(np.bincount(ids, minlength=rows))[::-1]
+    assert (counts > 0).sum() > 0.9 * rows
+    # Twice the rank, half as often.
+    assert counts[9] / counts[19] == pytest.approx(2**tables_bench.EXPONENT, rel=0.15)
+
+
+def test_lazy_and_dense_steps_learn_the_same_target():
+    ids = tables_bench.ids_of(50, 64, 4)
+    ours = tables_bench.Ours(50, 4, ids, tables_bench.TableOptimConfig("sgd"))
+    dense = tables_bench.Dense(50, 4, ids)
+    for _ in range(300):
+        ours(), dense()
+    touched = np.unique(np.concatenate([part.ravel() for part in ids]))
+    for state in (ours.state, dense.state):
+        assert np.abs(np.asarray(state[0])[touched] - 1).max() < 0.3

@@ -1,0 +1,179 @@
+"""What an update of an embedding table costs, by its rows: ours against dense Adam on all of them.
+
+    python -m benchmarks.tables [--rows=1e4,1e6,1e7,1e8] [--batch=8192] [--fields=20] [--width=16]
+
+A step looks up batch x fields rows (ids by Zipf's law over the whole table), and takes a gradient
+to them: row-wise Adagrad here, finding the distinct rows included, on a donated state as in the
+training loop. The peer `dense-adam` differentiates through the look-up and lets optax.adam visit
+every row. Rounds of all sizes and of the peer take turns. A size that does not fit into the memory
+that is free is left out, and said so; so is the peer where it would need more than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from benchmarks import machine, report
+from benchmarks.rounds import Contender
+from umair_jax.memory import keep_freed_memory
+from umair_jax.training.table_optimisers import (
+    DTYPES,
+    TableOptimConfig,
+    gather_rows,
+    init_table,
+    update_table,
+)
+
+EXPONENT = 1.05
+BATCHES = 8  # different ones, served over and over
+# Bytes of a row with everything that its optimiser keeps, beside 4 for each weight.
+OURS, DENSE = 8, 3  # slot and accumulator; two moments and the gradient, each of 4 a weight
+COLUMNS = {
+    "case": "table",
+    "ours": "step, ms",
+    "against_1e6_rows": "against 1e6 rows",
+    "peer": "dense Adam, ms",
+    "ratio": "dense / ours",
+    "memory_gib": "table and optimiser, GiB",
+}
+
+
+class Ours:
+    """Lazy updates."""
+
+    def __init__(self, rows: int, width: int, ids: list[np.ndarray], config: TableOptimConfig):
+        self.ids, self.done = ids, 0
+        table = jnp.zeros((rows, width), DTYPES[config.dtype])
+        self.state = table, init_table(table, config)
+
+        def update(table: Array, state: Any, ids: Array, step: Array) -> Any:
+            looked_up = gather_rows(table, ids)
+            # Of the loss 1/2 sum (row - 1)^2.
+            return update_table(table, state, ids, looked_up - 1.0, 0.01, step, config)
+
+        self._update = jax.jit(update, donate_argnums=(0, 1))
+
+    def __call__(self) -> Any:
+        """Dispatches a step."""
+        ids = self.ids[self.done % len(self.ids)]
+        self.state = self._update(*self.state, ids, self.done)
+        self.done += 1
+        return self.state
+
+
+class Dense:
+    """The gradient as an array of the table's size, and optax.adam on all rows."""
+
+    def __init__(self, rows: int, width: int, ids: list[np.ndarray]):
+        self.ids, self.done = ids, 0
+        optimiser = optax.adam(0.01)
+        table = jnp.zeros((rows, width))
+        self.state = table, optimiser.init(table)
+
+        def update(table: Array, state: Any, ids: Array) -> Any:
+            gradient = jax.grad(lambda table: 0.5 * jnp.sum((table[ids] - 1.0) ** 2))(table)
+            changes, state = optimiser.update(gradient, state)
+            return optax.apply_updates(table, changes), state
+
+        self._update = jax.jit(update, donate_argnums=(0, 1))
+
+    def __call__(self) -> Any:
+        """Dispatches a step."""
+        ids = self.ids[self.done % len(self.ids)]
+        self.state = self._update(*self.state, ids)
+        self.done += 1
+        return self.state
+
+
+def ids_of(rows: int, batch: int, fields: int, seed: int = 0) -> list[np.ndarray]:
+    """Batches of ids int32 [batch, fields], frequent by Zipf's law, anywhere in the table."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(BATCHES):
+        # The inverse of the law's distribution function, as if ranks were continuous.
+        u, power = rng.random((batch, fields)), 1 - EXPONENT
+        rank = ((1 - u) + u * float(rows) ** power) ** (1 / power) - 1
+        # A prime factor sends frequent ids, which have low ranks, all over the table.
+        place = np.minimum(rank.astype(np.int64), rows - 1) * 0x9E3779B1 % rows
+        found.append(place.astype(np.int32))
+    return found
+
+
+def measure(
+    sizes: list[int], batch: int, fields: int, width: int, rounds: int, dtype: str
+) -> list[dict[str, Any]]:
+    """One result for each size, with the peer's where it fits."""
+    config = TableOptimConfig(dtype=dtype)
+    contenders: dict[tuple[str, int], Contender] = {}
+    left, weight = machine.free_bytes() * 0.9, jnp.dtype(DTYPES[dtype]).itemsize
+    for rows in sizes:
+        ids = ids_of(rows, batch, fields)
+        for name, needed in (
+            ("ours", rows * (width * weight + OURS)),
+            # Its step makes a new gradient and new moments before the old ones go.
+            ("dense-adam", rows * width * 4 * (1 + 2 * DENSE)),
+        ):
+            if needed > left or (name == "dense-adam" and rows > 1e7):
+                machine.progress(f"{name}, {rows:,} rows: {needed / 2**30:.1f} GiB; left out")
+                continue
+            left -= needed
+            machine.progress(f"{name}, {rows:,} rows")
+            step = Ours(rows, width, ids, config) if name == "ours" else Dense(rows, width, ids)
+            made = Contender(name, step, jax.block_until_ready, batch, 0.5)
+            contenders[name, rows] = made
+    for number in range(rounds):
+        machine.progress(f"round {number + 1} of {rounds}")
+        for contender in contenders.values():
+            contender.round()
+    found = []
+    for rows in [rows for rows in sizes if ("ours", rows) in contenders]:
+        ours, dense = contenders["ours", rows], contenders.get(("dense-adam", rows))
+        like = contenders.get(("ours", 10**6))
+        row = {
+            "bench": "tables",
+            "part": dtype,
+            "case": f"{rows:,} rows",
+            "ours": ours.seconds * 1e3,
+            "peer": dense.seconds * 1e3 if dense else None,
+            "peer_name": "dense-adam",
+            "ratio": dense.seconds / ours.seconds if dense else None,
+            "unit": "ms a step; ratio: peer / ours",
+            "against_1e6_rows": ours.seconds / like.seconds if like else None,
+            "memory_gib": rows * (width * weight + OURS) / 2**30,
+            "batch": batch,
+            "fields": fields,
+            "width": width,
+        }
+        found.append(row | machine.describe())
+        report.emit(found[-1])
+    return found
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """Parses the arguments, measures and reports; returns the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default="1e4,1e5,1e6,1e7,1e8", help="sizes of the table")
+    parser.add_argument("--batch", type=int, default=8192, help="examples a step")
+    parser.add_argument("--fields", type=int, default=20, help="ids of an example")
+    parser.add_argument("--width", type=int, default=16, help="weights of a row")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of our table")
+    parser.add_argument("--out", type=Path, default=report.RESULTS / "tables.jsonl")
+    given = parser.parse_args(arguments)
+    sizes = [int(float(text)) for text in given.rows.split(",")]
+    rows = measure(sizes, given.batch, given.fields, given.width, given.rounds, given.dtype)
+    report.write(rows, given.out)
+    report.show("An update of a table", rows, COLUMNS)
+    return rows
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    main()
