@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(ValueError, match=r"cannot be written to .*choose another --workdir"):
         toy_task.run(tmp_path / "file" / "run", train__steps=4)
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    options = {"train__steps": 20, "optim__schedule": "constant", "log__tensorboard": True}
+    whole = toy_task.run(tmp_path / "whole", **options)
+    toy_task.run(tmp_path / "parts", **(options | {"train__steps": 10}))
+    # A day back, and from then on in leaps.
+    now, leap = time.time() - 86_400, iter(range(0, 10**9, 977))
+    monkeypatch.setattr(time, "time", lambda: now + next(leap))
+    parts = toy_task.run(tmp_path / "parts", **options)
+    assert parts.state_step == whole.state_step
+    assert parts.examples_per_second < 1e7
+    left, right = toy_task.leaves(parts.state), toy_task.leaves(whole.state)
+    assert all((left[name] == right[name]).all() for name in right)
 
 
 @pytest.mark.slow
