@@ -61,13 +61,13 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         toy_task.run(tmp_path / "file" / "run", train__steps=4)
 
 
-def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+def test_a_clock_that_runs_backwards_changes_nothing(tmp_path, monkeypatch):
     options = {"train__steps": 20, "optim__schedule": "constant", "log__tensorboard": True}
     whole = toy_task.run(tmp_path / "whole", **options)
     toy_task.run(tmp_path / "parts", **(options | {"train__steps": 10}))
-    # A day back, and from then on in leaps.
+    # A day back, and from then on backwards in leaps.
     now, leap = time.time() - 86_400, iter(range(0, 10**9, 977))
-    monkeypatch.setattr(time, "time", lambda: now + next(leap))
+    monkeypatch.setattr(time, "time", lambda: now - next(leap))
     parts = toy_task.run(tmp_path / "parts", **options)
     assert parts.state_step == whole.state_step
     assert parts.examples_per_second < 1e7
