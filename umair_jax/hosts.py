@@ -222,13 +222,13 @@ def _place(
 ) -> tuple[str, int, int, list[int] | None] | None:
     """Coordinator, processes, this one's number and devices; None for a single process."""
     if config.cluster:
-        name, start = CLUSTERS[config.cluster], config.coordinator or None
+        name, given = CLUSTERS[config.cluster], config.coordinator or None
         known = {kind.name: kind for kind in clusters.ClusterEnv._cluster_types}
         coordinator = processes = process = devices = None
         if name is None or known[name].is_env_present():
             coordinator, processes, process, devices = (
                 clusters.ClusterEnv.auto_detect_unset_distributed_params(
-                    start, None, None, None, name, config.start_seconds
+                    given, None, None, None, name, config.start_seconds
                 )
             )
         if coordinator is None or processes is None or process is None:
