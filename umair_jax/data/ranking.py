@@ -12,6 +12,7 @@ second; true probabilities and mixtures of simulated data are in neither.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,18 +21,17 @@ from jaxtyping import Bool, Float32, Int8, Int32
 from umair_jax.data import splits
 from umair_jax.data.dataset import Dataset, Interactions
 from umair_jax.data.feature_bank import FeatureBank
-from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Field, Side
+from umair_jax.data.fields import Field, Side
 from umair_jax.data.interests import (
     Histories,
     build_histories,
-    interest_tags,
     interest_vectors,
     latest_bookmarks,
     popularity_as_of,
-    tag_vocabulary,
 )
 from umair_jax.data.schema import Schema
 from umair_jax.data.standardise import log_gram, moments
+from umair_jax.data.state_rows import StateRows
 
 VECTORS = ("content", "style", "text")
 WINDOWS = ("long_term_", "short_term_")
@@ -168,9 +168,9 @@ def build(
     context = {
         "item_rows": _item_rows(dataset, schema),
         "user_rows": np.concatenate(schema.user_rows(dataset.users), axis=1),
-        "state_rows": _state_rows(dataset, schema, histories),
+        "state_rows": StateRows(dataset, schema)(histories),
         "present": np.stack([_present(bank, name) for name in VECTORS], axis=1),
-        **_stored(_dense(schema, bank, vectors, histories), config.vector_dtype),
+        **stored(_dense(schema, bank, vectors, histories), config.vector_dtype),
     }
     if config.history:
         context[HISTORY] = latest_bookmarks(histories, config.history)
@@ -243,8 +243,12 @@ def _vectors(bank: FeatureBank, config: RankingConfig) -> dict[str, Float32[np.n
     return vectors
 
 
-def _source(field: Field) -> tuple[str, str]:
-    """Window ("" for items) and vector of a dense field."""
+def vector_source(field: Field) -> tuple[str, str]:
+    """Window ("" for items) and vector of a dense field.
+
+    Raises:
+        ValueError: Its column names neither.
+    """
     window = next((w for w in WINDOWS if field.column.startswith(w)), "")
     vector = field.column.removeprefix(window)
     if vector not in VECTORS or (window == "") != (field.side is Side.ITEM):
@@ -257,7 +261,7 @@ def _source(field: Field) -> tuple[str, str]:
 
 def _with_widths(schema: Schema, vectors: dict[str, np.ndarray]) -> Schema:
     widths = {
-        field.name: {"width": vectors[_source(field)[1]].shape[1]} for field in schema.dense()
+        field.name: {"width": vectors[vector_source(field)[1]].shape[1]} for field in schema.dense()
     }
     return schema.replace(**widths)
 
@@ -292,19 +296,6 @@ def _item_rows(dataset: Dataset, schema: Schema) -> np.ndarray:
     return np.concatenate(rows, axis=1)
 
 
-def _state_rows(dataset: Dataset, schema: Schema, histories: Histories) -> np.ndarray:
-    """Rows of the interest tags of every state."""
-    fields = [f for f in schema.sparse(Side.USER) if f.column in (LONG_TAGS, SHORT_TAGS)]
-    vocabulary = tag_vocabulary(dataset.items.tags)
-    tags = interest_tags(histories, vocabulary.item_tags)
-    per_window = tags.shape[1] // 2
-    places = [f.position + (per_window if f.column == SHORT_TAGS else 0) for f in fields]
-    chosen = tags[:, places]
-    each = np.arange(len(fields))
-    embedding, wide = schema.tag_rows(vocabulary.tags, [field.name for field in fields])
-    return np.concatenate([embedding[chosen, each], wide[chosen, each]], axis=1)
-
-
 def _dense(
     schema: Schema,
     bank: FeatureBank,
@@ -314,7 +305,7 @@ def _dense(
     context: dict[str, np.ndarray] = {}
     means: dict[str, np.ndarray] = {}
     for field in schema.dense():
-        window, vector = _source(field)
+        window, vector = vector_source(field)
         if window and field.column not in means:
             both = interest_vectors(histories, vectors[vector], _present(bank, vector))
             means |= {w + vector: mean for w, mean in zip(WINDOWS, both, strict=True)}
@@ -322,7 +313,7 @@ def _dense(
     return context
 
 
-def _stored(vectors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+def stored(vectors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
     """Vectors in the type that they have on the devices, with their scales where it is int8."""
     if dtype != "int8":
         return {name: array.astype(DTYPES[dtype]) for name, array in vectors.items()}
@@ -333,3 +324,12 @@ def _stored(vectors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]
         found[name] = np.round(steps).astype(np.int8)
         found[name + SCALE] = scale.astype(np.float32)
     return found
+
+
+def restored(
+    context: Mapping[str, np.ndarray], name: str, rows: Int32[np.ndarray, " R"]
+) -> Float32[np.ndarray, "R D"]:
+    """Some rows of what `stored` made, as numbers again."""
+    found = context[name][rows].astype(np.float32)
+    scale = context.get(name + SCALE)
+    return found if scale is None else found * scale[rows, None]
