@@ -14,6 +14,7 @@ from rich.console import Console
 from umair_jax import jobs
 from umair_jax.data.batches import BatchSource
 from umair_jax.jobs import Job
+from umair_jax.jobs.bookmarks import BookmarksJob
 from umair_jax.training import checkpoints, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.evaluation import Arrays, Predictor
@@ -39,9 +40,25 @@ class LoadedRun:
     context: Mapping[str, Any]
     predictor: Predictor
 
-    def predict(self, source: BatchSource) -> Arrays:
-        """Predictions {name: [E, ...]} for a source's E examples, in their order."""
-        arrays = self.predictor(self.state, self.context, source)
+    @property
+    def bookmarks(self) -> BookmarksJob:
+        """The job, if it is a ranker's.
+
+        Raises:
+            ValueError: It is another's.
+        """
+        if not isinstance(self.job, BookmarksJob):
+            raise ValueError(f"got a run of the task {self.job.task.name!r}; expected a ranker's")
+        return self.job
+
+    def predict(self, source: BatchSource, instead: Mapping[str, Any] | None = None) -> Arrays:
+        """Predictions {name: [E, ...]} for a source's E examples, in their order.
+
+        Args:
+            source: The examples.
+            instead: Arrays that stand in for those of the context of the same names.
+        """
+        arrays = self.predictor(self.state, {**self.context, **(instead or {})}, source)
         assert arrays is not None  # nobody can stop it
         return arrays
 

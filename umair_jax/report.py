@@ -68,8 +68,7 @@ def report(
     record = load_run.recorded(workdir)
     summary = check(workdir, record, users)
     run = load_run.load(workdir, checkpoint, console)
-    job = run.job
-    assert isinstance(job, BookmarksJob)  # by its task
+    job = run.bookmarks
     test = job.evaluators()["test"].source
     predicted = run.predict(test)
     pictures = Thumbnails(job.dataset)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw, ImageFont
 
+from umair_jax import captions
 from umair_jax.data import images as image_files
 from umair_jax.probes.neighbours import Question, nearest
 from umair_jax.probes.pictures import STYLES, LabelledPictures
@@ -117,29 +116,9 @@ def _tile(
     name = "style" if pictures.kind == STYLES else "artist"
     label = pictures.names[name][int(pictures.labels[name][row])]
     width = _TILE + 2 * _FRAME + 2
-    title = _fitting(pictures.titles[row], font, width)
+    title = captions.fitting(pictures.titles[row], font, width)
     # Names of styles often begin alike.
-    label = _fitting(label, font, width, head=0.5 if name == "style" else 1.0)
+    label = captions.fitting(label, font, width, head=0.5 if name == "style" else 1.0)
     place = x - _FRAME, y + _TILE + _FRAME + 3
     pen.text(place, title, _INK, font)
     pen.text((place[0], place[1] + _CAPTION + 3), label, _FAINT, font)
-
-
-def _fitting(
-    text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    width: int,
-    head: float = 1.0,
-) -> str:
-    """The text in one line, with an ellipsis after a share `head` of what there is room for."""
-    # Pillow's own font has no letters with accents.
-    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
-    text = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    if font.getlength(text) <= width:
-        return text
-    for kept in range(len(text) - 1, 0, -1):
-        first = round(kept * head)
-        shown = text[:first].rstrip() + "…" + text[len(text) - (kept - first) :].lstrip()
-        if font.getlength(shown) <= width:
-            return shown
-    return "…"

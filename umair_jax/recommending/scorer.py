@@ -1,0 +1,86 @@
+"""A trained ranker that scores any drawings for any people, as of one moment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from umair_jax import settings
+from umair_jax.data import ranking
+from umair_jax.data.batches import BatchSource
+from umair_jax.data.fold_in import FoldIn
+from umair_jax.data.ranking import RankingConfig
+from umair_jax.load_run import LoadedRun
+from umair_jax.recommending.person import Person
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What the ranker says of K drawings for one person.
+
+    Attributes:
+        item: Rows of the drawings.
+        probability: Of a bookmark.
+        weights: Of the modalities, M = 0 for a ranker that gives them none.
+    """
+
+    item: Int[np.ndarray, " K"]
+    probability: Float32[np.ndarray, " K"]
+    weights: Float32[np.ndarray, "K M"]
+
+
+class Scorer:
+    """Calls the ranker with people's states as of the moment and counts of the items likewise."""
+
+    def __init__(self, run: LoadedRun, moment: int) -> None:
+        """Counts every item's views and bookmarks before the moment, once.
+
+        Args:
+            run: A run of the ranker.
+            moment: Unix seconds.
+
+        Raises:
+            ValueError: People cannot be folded in, see FoldIn.
+        """
+        job = run.bookmarks
+        section = job.config.to_dict().get("features", {})
+        config = settings.build(RankingConfig, section, "config.features")
+        self._run, self._batch, self.moment = run, job.eval.batch_size, moment
+        self._modalities = len(job.task.modality_names)
+        self._fold_in = FoldIn(job.dataset, job.data, config)
+        every = np.arange(1, len(job.dataset.items) + 1, dtype=np.int32)
+        self._columns = ranking.columns_at(
+            job.dataset, job.data, config, user=0, state=0, item=every, moment=moment
+        )
+
+    def __call__(
+        self, people: Sequence[Person], items: Sequence[Int[np.ndarray, " K"]]
+    ) -> list[Scores]:
+        """Scores some drawings for each of some people.
+
+        Args:
+            people: P people; every other P is compiled anew.
+            items: Rows of each one's drawings, 1 .. N.
+
+        Returns:
+            By person.
+        """
+        counts = [len(rows) for rows in items]
+        if not sum(counts):
+            return [self._empty(rows) for rows in items]
+        who = np.repeat(np.arange(len(people), dtype=np.int32), counts)
+        place = np.concatenate(items) - 1  # columns have no row 0
+        columns = {name: column[place] for name, column in self._columns.items()}
+        columns["user"] = np.array([p.user for p in people], np.int32)[who]
+        columns["state"] = who
+        states = self._fold_in.states([p.bookmarks for p in people], self.moment)
+        found = self._run.predict(BatchSource(columns, self._batch, shuffle=False), states)
+        ends = np.cumsum(counts)[:-1]
+        parts = (np.split(found[name], ends) for name in ("probability", "weights"))
+        return [Scores(*one) for one in zip(items, *parts, strict=True)]
+
+    def _empty(self, rows: Int[np.ndarray, " K"]) -> Scores:
+        return Scores(rows, np.zeros(0, np.float32), np.zeros((0, self._modalities), np.float32))
