@@ -6,11 +6,9 @@ import io
 import json
 import shutil
 
-import jax
 import pytest
+import small_run
 import small_world
-from folders import picture
-from ml_collections import ConfigDict
 from pages import Page, alone, made_up_lines
 from rich.console import Console
 
@@ -18,28 +16,11 @@ from umair_jax import load_run, report, results, settings
 from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.ranking import RankingConfig
-from umair_jax.jobs.bookmarks import BookmarksJob, EvalConfig
-from umair_jax.models.ranker import RankerConfig
 from umair_jax.reporting import cards, numbers, people, similar
 from umair_jax.reporting.people import BOOKMARKED
 from umair_jax.reporting.thumbnails import Thumbnails
-from umair_jax.tasks import bookmarks
-from umair_jax.tasks.bookmarks import BookmarksTask
-from umair_jax.training import logs, record, sharding
-from umair_jax.training import state as states
-from umair_jax.training.evaluation import Predictor
-from umair_jax.training.optimisers import make_optimiser
-from umair_jax.training.settings import FitConfig, TrainConfig
+from umair_jax.training import logs, record
 
-TINY = {
-    "tower_widths": (8, 6),
-    "modality_width": 6,
-    "head_widths": (5,),
-    "cross_layers": 1,
-    "cross_rank": 2,
-    "cross_experts": 2,
-}
-STEP = 30
 SECTIONS = ("curves", "metrics", "calibration", "people", "neighbours")
 MODALITIES = ("meta", "content", "style", "text")
 EVIL = '<script src="https://example.org/x.js">&"\'</script>'
@@ -49,40 +30,18 @@ def quiet():
     return Console(file=io.StringIO(), width=200)
 
 
-class Drawings:
-    """Pictures of the made-up site; some have none."""
-
-    def read(self, row):
-        return picture(40 * row) if row % 3 else b""
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, compiled_once):
     """A run that ended as it began: its folder, and what is loaded from it."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    world = dataclasses.replace(small_world.dataset(rows=256, seconds=150), images=Drawings())
-    features = {"split": "temporal", "fractions": small_world.FRACTIONS}
-    data = small_world.build(world, **features)
-    given = TINY | bookmarks.shape_of(data.schema)
-    task = BookmarksTask(data, settings.build(RankerConfig, given))
-    fit = FitConfig(TrainConfig(batch_size=64, steps=STEP))
-    config = ConfigDict({"task": "bookmarks", "features": features})
-    job = BookmarksJob(config, world, data, task, fit, EvalConfig(64, 5))
-    mesh = sharding.make_mesh(fit.mesh)
-    init = states.initialiser(task, make_optimiser(fit.optim, STEP), fit.tables, 0)
-    state = states.create(init, states.abstract_state(init, mesh, fit.mesh.rules))
-    context = sharding.place_context(task.context(), mesh)
-    loaded = load_run.LoadedRun(job, STEP, state, context, Predictor(task, mesh))
-
+    loaded = small_run.loaded()
+    job, config = loaded.bookmarks, loaded.job.config
     workdir = tmp_path_factory.mktemp("run")
     record.write_config(workdir, settings.as_json(config))
-    lines = [json.dumps(line) for line in made_up_lines(task.modality_names, STEP)]
+    lines = [json.dumps(line) for line in made_up_lines(job.task.modality_names, small_run.STEP)]
     (workdir / logs.METRICS_FILE).write_text("\n".join(lines) + "\n")
     evals = {k: e.metrics(loaded.predict(e.source)) for k, e in job.evaluators().items()}
-    results.write(workdir, {"best_step": STEP, **job.measured(evals)})
-    yield workdir, loaded
-    jax.config.update("jax_disable_most_optimizations", before)
+    results.write(workdir, {"best_step": small_run.STEP, **job.measured(evals)})
+    return workdir, loaded
 
 
 @pytest.fixture

@@ -22,10 +22,7 @@ from umair_jax import load_run, results, settings
 from umair_jax.data import feature_bank
 from umair_jax.data.ranking import RankingConfig
 from umair_jax.data.simulate import MODALITIES as TASTES
-from umair_jax.encoding import ExtractConfig
-from umair_jax.extract import bank_folder, bank_key
 from umair_jax.jobs.bookmarks import BookmarksJob
-from umair_jax.jobs.sections import DataConfig
 from umair_jax.load_run import LoadedRun
 from umair_jax.memory import keep_freed_memory
 from umair_jax.reporting import cards, charts, measured, numbers, page, people, similar
@@ -198,11 +195,7 @@ def _people(
 
 
 def _neighbours(job: BookmarksJob, pictures: Thumbnails) -> str:
-    sections = job.config.to_dict()
-    extract = settings.build(ExtractConfig, sections.get("extract", {}), "config.extract")
-    key = bank_key(job.dataset.catalogue_fingerprint, extract)
-    root = settings.build(DataConfig, sections.get("data", {}), "config.data").root
-    bank = feature_bank.load(bank_folder(root, key))
+    bank = feature_bank.load(job.bank_folder)
     found = similar.neighbours(bank)
     if not found:
         return "<p>Too few drawings have a picture.</p>"

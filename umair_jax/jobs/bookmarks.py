@@ -86,6 +86,14 @@ class BookmarksJob:
     fit: FitConfig
     eval: EvalConfig
 
+    @property
+    def bank_folder(self) -> Path:
+        """Where the vectors of its items are, and the encoders that made them."""
+        given = self.config.to_dict()
+        section = settings.build(DataConfig, given.get("data", {}), "config.data")
+        encoders = settings.build(ExtractConfig, given.get("extract", {}), "config.extract")
+        return bank_folder(section.root, bank_key(self.dataset.catalogue_fingerprint, encoders))
+
     def evaluators(self) -> dict[str, Evaluator]:
         """Measures "valid" as the training goes, and both "valid" and "test" at its end."""
         draws, names = self.eval.bootstrap_draws, self.task.modality_names

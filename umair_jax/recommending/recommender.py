@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -16,8 +16,6 @@ from umair_jax.data import feature_bank
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.images import load_square
 from umair_jax.encoding import ExtractConfig
-from umair_jax.extract import bank_folder, bank_key
-from umair_jax.jobs.sections import DataConfig
 from umair_jax.load_run import LoadedRun
 from umair_jax.recommending import choice, reasons
 from umair_jax.recommending.choice import ChoiceConfig
@@ -30,12 +28,13 @@ from umair_jax.recommending.vectors import UnitVectors
 TASK = "bookmarks"
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """Finds the drawings that are worth ranking."""
 
     def candidates(
         self, people: Sequence[Person], allowed: Sequence[Bool[np.ndarray, " N1"]], count: int
-    ) -> list[Int[np.ndarray, " C"]]:
+    ) -> list[Int[np.ndarray, " _"]]:
         """At most `count` allowed rows for each of some people, the best first."""
         ...
 
@@ -125,11 +124,9 @@ class Recommender:
         self.step = run.step
         self.moment = moment_of(job.dataset)
         self.modalities = tuple(job.task.modality_names)
-        sections = job.config.to_dict()
-        self._extract = settings.build(ExtractConfig, sections.get("extract", {}), "config.extract")
-        root = settings.build(DataConfig, sections.get("data", {}), "config.data").root
-        key = bank_key(job.dataset.catalogue_fingerprint, self._extract)
-        self._bank = bank_folder(root, key)
+        section = job.config.to_dict().get("extract", {})
+        self._extract = settings.build(ExtractConfig, section, "config.extract")
+        self._bank = job.bank_folder
         self.vectors = UnitVectors(feature_bank.load(self._bank))
         self._rules = Rules(job.dataset)
         self._scorer = Scorer(run, self.moment)

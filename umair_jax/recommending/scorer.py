@@ -57,7 +57,7 @@ class Scorer:
         )
 
     def __call__(
-        self, people: Sequence[Person], items: Sequence[Int[np.ndarray, " K"]]
+        self, people: Sequence[Person], items: Sequence[Int[np.ndarray, " _"]]
     ) -> list[Scores]:
         """Scores some drawings for each of some people.
 

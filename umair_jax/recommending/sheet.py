@@ -55,7 +55,7 @@ def draw(found: Recommendations, dataset: Dataset, modalities: Sequence[str]) ->
         y += strip
     said = f"The best {len(found.picks)} of {found.ranked:,} drawings"
     pen.text((_PAD, y), said, _INK, large)
-    _legend(pen, (_PAD + large.getlength(said) + 2 * _PAD, y + 3), modalities, small)
+    _legend(pen, (3 * _PAD + round(large.getlength(said)), y + 3), modalities, small)
     y += head
     for place, pick in enumerate(found.picks):
         line, column = divmod(place, _COLUMNS)
@@ -130,11 +130,11 @@ def _pick(
 
 def _legend(
     pen: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
+    corner: tuple[int, int],
     modalities: Sequence[str],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    x, y = corner
+    x, y = float(corner[0]), corner[1]
     for name in modalities:
         pen.rectangle((x, y + 3, x + _BAR, y + 3 + _BAR), COLOURS.get(name, _OTHER))
         pen.text((x + _BAR + 5, y), name, _FAINT, font)

@@ -56,7 +56,7 @@ class Predictor:
     def __call__(
         self,
         state: State,
-        context: Mapping[str, jax.Array],
+        context: Mapping[str, jax.Array | np.ndarray],
         source: BatchSource,
         stop: Callable[[], bool] = lambda: False,
     ) -> Arrays | None:
@@ -64,7 +64,7 @@ class Predictor:
 
         Args:
             state: training state; only what ``state.judged`` takes of it is read.
-            context: the task's arrays, on the mesh.
+            context: the task's arrays, on the mesh; those of the host are put there each time.
             source: examples; its batch size must divide over the data axis.
             stop: asked between batches; True gives up.
 
