@@ -9,6 +9,11 @@ prints the table that a training ended with again, from its working directory al
 asks whether the ranker's modality weights mean something: whether they follow what simulated users
 are made of, and whether the modality with the largest weight is missed most.
 
+    python -m umair_jax.evaluate --task=newcomers --workdir=runs/cold
+
+asks how many bookmarks the ranker needs to know somebody new; of a run with
+`--config.features.split=cold_user`, whose test users it has never seen.
+
     python -m umair_jax.evaluate --task=style --data=emoji_styles.parquet [--config=CONFIG.py]
 
 asks whether the image encoder separates what a picture shows from how it is painted; without
@@ -25,6 +30,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from umair_jax import pretrained, settings
+from umair_jax.evaluate_newcomers import evaluate_newcomers
 from umair_jax.evaluate_run import evaluate
 from umair_jax.evaluate_style import evaluate_style
 from umair_jax.evaluate_text import evaluate_text
@@ -32,10 +38,10 @@ from umair_jax.evaluate_weights import evaluate_weights
 from umair_jax.memory import keep_freed_memory
 from umair_jax.probes.style import ProbeConfig
 
-TASKS = ("run", "weights", "style", "text")
+TASKS = ("run", "weights", "newcomers", "style", "text")
 # Flags that only some tasks read; the others would ignore them in silence.
 ONLY = {
-    "checkpoint": ("run", "weights"),
+    "checkpoint": ("run", "weights", "newcomers"),
     "config": ("style", "text"),
     "weights": ("style", "text"),
     **dict.fromkeys(("data", "queries", "limit_concepts", "seed", "untrained"), ("style",)),
@@ -102,8 +108,8 @@ def main(argv: list[str]) -> None:
         return
     if not values.workdir:
         raise ValueError("--workdir: got nothing; expected the folder of a run, like runs/base")
-    task = evaluate_weights if values.task == "weights" else evaluate
-    task(values.workdir, values.checkpoint)
+    of_run = {"run": evaluate, "weights": evaluate_weights, "newcomers": evaluate_newcomers}
+    of_run[values.task](values.workdir, values.checkpoint)
 
 
 if __name__ == "__main__":

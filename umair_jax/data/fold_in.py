@@ -73,12 +73,14 @@ class FoldIn:
                     "schema, to make means of them for new bookmarks"
                 )
 
-    def states(self, people: Sequence[Bookmarks], moment: int) -> dict[str, np.ndarray]:
+    def states(
+        self, people: Sequence[Bookmarks], moment: int | Int64[np.ndarray, " P"]
+    ) -> dict[str, np.ndarray]:
         """What the ranker reads of people, one state each.
 
         Args:
             people: Bookmarks of P people; only those strictly before the moment count.
-            moment: Unix seconds.
+            moment: Unix seconds, of all or of each.
 
         Returns:
             The arrays [P, ...] of the context that are looked up by state: "state_rows", every
@@ -103,17 +105,18 @@ class FoldIn:
             found[HISTORY] = latest_bookmarks(histories, self._config.history)
         return found
 
-    def _histories(self, people: Sequence[Bookmarks], moment: int) -> Histories:
+    def _histories(
+        self, people: Sequence[Bookmarks], moment: int | Int64[np.ndarray, " P"]
+    ) -> Histories:
         """Windows of every person at the moment: states in the order of the people."""
+        moments = np.broadcast_to(np.asarray(moment, np.int64), len(people))
         each = np.arange(len(people), dtype=np.int32)
         marks = [len(person.item) for person in people]
         label = np.repeat(np.array([1, 0], np.int8), [sum(marks), len(people)])
         log = Interactions(
             user=np.concatenate([np.repeat(each, marks), each]),
             item=np.concatenate([*(p.item for p in people), np.zeros_like(each)]),
-            timestamp=np.concatenate(
-                [*(p.timestamp for p in people), np.full(len(people), moment, np.int64)]
-            ),
+            timestamp=np.concatenate([*(p.timestamp for p in people), moments]),
             label=label,
         )
         config = self._config
