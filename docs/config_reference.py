@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "config.md"
 HEAD = """# Every key of every config
 
-Made from the code by `python docs/config_reference.py`; a test holds it to that. Any key can be set on
-the command line, `--config.train.epochs=3`, and a misspelt one is an error that names the nearest. The
-values are those that the config's file sets. What a run had is in its `config.json`.
+Made from the code by `python docs/config_reference.py`; a test holds it to that. Any key can be
+set on the command line, `--config.train.epochs=3`, and a misspelt one is an error that names the
+nearest. The values are those that the config's file sets. What a run had is in its `config.json`.
 """
 # Keys that the job fills in from the schema or from other sections.
 HIDDEN = {"InputShapes", "TrainConfig.seed"}
