@@ -100,6 +100,28 @@ class Interactions:
         """I: the number of interactions."""
         return len(self.label)
 
+    def with_questions(
+        self,
+        user: int | Int32[np.ndarray, " K"],
+        item: Int32[np.ndarray, " K"],
+        moment: int,
+    ) -> Interactions:
+        """The log, and at its end K rows that ask about one second and change nothing else.
+
+        Without the true probabilities, which the questions have none of.
+        """
+        asked = len(item)
+        # Counted as sampled, they are no views themselves.
+        none = np.zeros(len(self), bool)
+        sampled = none if self.sampled is None else self.sampled
+        return Interactions(
+            user=np.append(self.user, np.full(asked, user, np.int32)),
+            item=np.append(self.item, item),
+            timestamp=np.append(self.timestamp, np.full(asked, moment, np.int64)),
+            label=np.append(self.label, np.zeros(asked, np.int8)),
+            sampled=np.append(sampled, np.ones(asked, bool)),
+        )
+
     def take(self, rows: Int32[np.ndarray, " R"] | Int64[np.ndarray, " R"]) -> Interactions:
         """The interactions at these positions, in that order."""
         columns: dict[str, Any] = {

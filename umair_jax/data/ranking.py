@@ -91,6 +91,18 @@ class RankingConfig:
                 f"vector_dtype: got {self.vector_dtype!r}, expected one of {', '.join(DTYPES)}"
             )
 
+    def histories(self, log: Interactions, split: Int8[np.ndarray, " I"]) -> Histories:
+        """What each interaction of a log may know of its user, see build_histories."""
+        return build_histories(
+            log,
+            split,
+            self.split,
+            long_max=self.long_max,
+            short_max=self.short_max,
+            long_days=self.long_days,
+            short_days=self.short_days,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class RankingData:
@@ -147,17 +159,8 @@ def build(
         )
     log = dataset.interactions
     split = splits.split(dataset, config.split, config.fractions, config.split_seed)
-    histories = build_histories(
-        log,
-        split,
-        config.split,
-        long_max=config.long_max,
-        short_max=config.short_max,
-        long_days=config.long_days,
-        short_days=config.short_days,
-    )
-    vectors = _vectors(bank, config)
-    schema = _with_widths(schema, vectors)
+    histories = config.histories(log, split)
+    schema = _with_widths(schema, bank)
     columns = {
         "user": log.user,
         "item": log.item,
@@ -165,7 +168,19 @@ def build(
         "label": log.label,
         **_counts(dataset, split, schema, config),
     }
-    context = {
+    return RankingData(schema, split, columns, context(dataset, bank, schema, config, histories))
+
+
+def context(
+    dataset: Dataset,
+    bank: FeatureBank,
+    schema: Schema,
+    config: RankingConfig,
+    histories: Histories,
+) -> dict[str, np.ndarray]:
+    """The arrays of RankingData.context, for the states of these histories."""
+    vectors = _vectors(bank, config)
+    found = {
         "item_rows": _item_rows(dataset, schema),
         "user_rows": np.concatenate(schema.user_rows(dataset.users), axis=1),
         "state_rows": StateRows(dataset, schema)(histories),
@@ -173,8 +188,8 @@ def build(
         **stored(_dense(schema, bank, vectors, histories), config.vector_dtype),
     }
     if config.history:
-        context[HISTORY] = latest_bookmarks(histories, config.history)
-    return RankingData(schema, split, columns, context)
+        found[HISTORY] = latest_bookmarks(histories, config.history)
+    return found
 
 
 def columns_at(
@@ -182,18 +197,18 @@ def columns_at(
     data: RankingData,
     config: RankingConfig,
     *,
-    user: int,
-    state: int,
+    user: int | Int32[np.ndarray, " K"],
+    state: int | Int32[np.ndarray, " K"],
     item: Int32[np.ndarray, " K"],
     moment: int,
 ) -> dict[str, np.ndarray]:
-    """Columns as if a user were shown these items at one moment, whether it happened or not.
+    """Columns as if items were shown at one moment, whether it happened or not.
 
     Args:
         dataset: What `data` was built of.
         data: Interactions ready for the ranker.
         config: What `data` was built with.
-        user: Row of the user.
+        user: Row of the user, of one for all items or of one for each.
         state: What is known of the user at the moment: a value of the column "state".
         item: Rows of the items.
         moment: Unix seconds; counts of the items come from strictly before it.
@@ -202,15 +217,7 @@ def columns_at(
         Columns of K entries like those of `data`, of the same types, with label 0.
     """
     log, asked = dataset.interactions, len(item)
-    # Questions at the end of the log: counted as sampled, they are no views themselves.
-    none = np.zeros(len(log), bool)
-    extended = Interactions(
-        user=np.append(log.user, np.full(asked, user, np.int32)),
-        item=np.append(log.item, item),
-        timestamp=np.append(log.timestamp, np.full(asked, moment, np.int64)),
-        label=np.append(log.label, np.zeros(asked, np.int8)),
-        sampled=np.append(none if log.sampled is None else log.sampled, np.ones(asked, bool)),
-    )
+    extended = log.with_questions(user, item, moment)
     split = np.append(data.split, np.full(asked, splits.TEST, np.int8))
     counts = _counts(
         dataclasses.replace(dataset, interactions=extended), split, data.schema, config
@@ -259,9 +266,10 @@ def vector_source(field: Field) -> tuple[str, str]:
     return window, vector
 
 
-def _with_widths(schema: Schema, vectors: dict[str, np.ndarray]) -> Schema:
+def _with_widths(schema: Schema, bank: FeatureBank) -> Schema:
     widths = {
-        field.name: {"width": vectors[vector_source(field)[1]].shape[1]} for field in schema.dense()
+        field.name: {"width": getattr(bank, vector_source(field)[1]).shape[1]}
+        for field in schema.dense()
     }
     return schema.replace(**widths)
 

@@ -17,9 +17,24 @@ def fm_logit(*embeddings: Float[Array, "B _ D"]) -> Float[Array, " B"]:
 
     Source: Rendle 2010, 1/2 sum_d ((sum_f x_fd)^2 - sum_f x_fd^2): linear in F.
     """
+    return fm_from_sums(*fm_sums(*embeddings))
+
+
+def fm_sums(
+    *embeddings: Float[Array, "B _ D"],
+) -> tuple[Float[Array, "B D"], Float[Array, " B"]]:
+    """Sum of the fields' embeddings and sum of all their squares.
+
+    Those of several groups of fields add up, so that groups can be summed apart and beforehand.
+    """
     total = sum(group.sum(axis=1) for group in embeddings)
     squares = sum(jnp.square(group).sum(axis=(1, 2)) for group in embeddings)
-    return 0.5 * (jnp.square(jnp.asarray(total)).sum(axis=-1) - jnp.asarray(squares))
+    return jnp.asarray(total), jnp.asarray(squares)
+
+
+def fm_from_sums(total: Float[Array, "B D"], squares: Float[Array, " B"]) -> Float[Array, " B"]:
+    """The logit of `fm_logit` from what `fm_sums` gives for all fields."""
+    return 0.5 * (jnp.square(total).sum(axis=-1) - squares)
 
 
 class VectorFields(nnx.Module):
@@ -45,4 +60,4 @@ class VectorFields(nnx.Module):
     def __call__(self, vectors: Mapping[str, Float[Array, "B _"]]) -> Float[Array, "B V D"]:
         """The fields, in the order of the vectors."""
         rows = [self.projections[name](x) for name, x in vectors.items()]
-        return jnp.concatenate([y.reshape(len(y), -1, self.width) for y in rows], axis=1)
+        return jnp.concatenate([y.reshape(y.shape[0], -1, self.width) for y in rows], axis=1)

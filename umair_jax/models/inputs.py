@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
+
+PRESENT, HISTORY_OF = "present", "history_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,40 @@ class RankerInputs(NamedTuple):
     modalities: Mapping[str, Float[Array, "B _"]]
     present: Bool[Array, "B M"] | None = None
     history: Mapping[str, Float[Array, "B L _"]] | None = None
+
+
+def assemble(
+    shapes: InputShapes,
+    looked_up: Mapping[str, Float[Array, "B F _"]],
+    arrays: Mapping[str, Array],
+) -> RankerInputs:
+    """A batch of inputs from arrays by name.
+
+    Args:
+        shapes: Of the ranker.
+        looked_up: Rows of the tables of all sparse values, users' fields first: "embedding" and
+            "wide", as far as the ranker has them.
+        arrays: Every dense input of the user and modality of the item by its name; "present",
+            where there are modalities; "history_<modality>", where the ranker reads them.
+    """
+    users, modalities = shapes.user_fields, [name for name, _ in shapes.modalities]
+    if "embedding" in looked_up:
+        embeddings = looked_up["embedding"]
+    else:  # width 0
+        batch = next(iter((looked_up or arrays).values())).shape[0]
+        embeddings = jnp.zeros((batch, shapes.fields, 0), jnp.float32)
+    history = (
+        {name: arrays[HISTORY_OF + name] for name in modalities} if shapes.reads_history else None
+    )
+    return RankerInputs(
+        user_embeddings=embeddings[:, :users],
+        item_embeddings=embeddings[:, users:],
+        wide=looked_up["wide"][..., 0] if "wide" in looked_up else None,
+        user_dense={name: arrays[name] for name, _ in shapes.user_dense},
+        modalities={name: arrays[name] for name in modalities},
+        present=arrays.get(PRESENT),
+        history=history,
+    )
 
 
 class RankerOutput(NamedTuple):

@@ -220,7 +220,7 @@ class Ranker(nnx.Module):
         Raises:
             ValueError: The names in `modalities` are not those of the config.
         """
-        vectors = self._vectors(modalities, present)
+        vectors = self.known_vectors(modalities, present)
         filled = None if present is None else present_or_first(present)
         outputs = []
         for index, name in enumerate(self.cfg.modality_names):
@@ -284,11 +284,11 @@ class Ranker(nnx.Module):
             logit = logit + fm_logit(items, users)
         if self.cfg.fm == "vectors":
             dense = _named("user_dense", inputs.user_dense, self.cfg.user_dense)
-            vectors = self._vectors(inputs.modalities, inputs.present)
+            vectors = self.known_vectors(inputs.modalities, inputs.present)
             logit = logit + fm_logit(items, users, self.fields({**dense, **vectors}))
         return logit
 
-    def _vectors(
+    def known_vectors(
         self, modalities: Mapping[str, Float[Array, "B _"]], present: Bool[Array, "B M"] | None
     ) -> dict[str, jax.Array]:
         """The dense modalities by name; zeros where they are missing, NaN or not."""

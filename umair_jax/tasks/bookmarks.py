@@ -17,7 +17,14 @@ from umair_jax.data.batches import WEIGHT, BatchSource
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
 from umair_jax.data.ranking import RankingData
 from umair_jax.data.schema import Schema
-from umair_jax.models.inputs import InputShapes, RankerInputs, RankerOutput
+from umair_jax.models.inputs import (
+    HISTORY_OF,
+    PRESENT,
+    InputShapes,
+    RankerInputs,
+    RankerOutput,
+    assemble,
+)
 from umair_jax.models.ranker import META
 from umair_jax.models.tables import TableSpec, init_table
 from umair_jax.training.evaluation import Arrays, Evaluator
@@ -181,9 +188,9 @@ class BookmarksTask:
         )
         return {"probability": jax.nn.sigmoid(output.logit), "weights": output.weights}
 
-    def _inputs(self, rows: Any, context: Any, batch: Any) -> RankerInputs:
+    def arrays(self, context: Any, batch: Any) -> dict[str, jax.Array]:
+        """All that the ranker reads of a batch besides table rows, see `inputs.assemble`."""
         item, state = batch["item"], batch["state"]
-        users, names = self.config.user_fields, self.config.modality_names
 
         def gather(name: str, index: jax.Array) -> jax.Array:
             return context[name].at[index].get(mode="promise_in_bounds")
@@ -192,27 +199,22 @@ class BookmarksTask:
             found, scale = gather(name, index), name + ranking.SCALE
             return found * gather(scale, index)[..., None] if scale in context else found
 
-        known = gather("present", item)
-        there = {name: known[:, k] for k, name in enumerate(ranking.VECTORS)}
-        there[META] = jnp.ones_like(known[:, 0])
-        there[self._masked] = jnp.zeros_like(known[:, 0])
-        present = [there[name] for name in names]
-        history = None
+        found = {name: vector(name, state) for name, _ in self.config.user_dense}
+        found |= {name: vector(name, item) for name in self._modalities}
+        if self.config.modality_names:
+            known = gather("present", item)
+            there = {name: known[:, k] for k, name in enumerate(ranking.VECTORS)}
+            there[META] = jnp.ones_like(known[:, 0])
+            there[self._masked] = jnp.zeros_like(known[:, 0])
+            present = [there[name] for name in self.config.modality_names]
+            found[PRESENT] = jnp.stack(present, axis=1)
         if self.config.reads_history:
             bookmarked = gather(ranking.HISTORY, state)
-            history = {name: vector(name, bookmarked) for name in self._modalities}
-        # A ranker without an embedding table gets embeddings of width 0.
-        nothing = jnp.zeros((len(item), self.config.fields, 0), jnp.float32)
-        embeddings = rows.get("embedding", nothing)
-        return RankerInputs(
-            user_embeddings=embeddings[:, :users],
-            item_embeddings=embeddings[:, users:],
-            wide=rows["wide"][..., 0] if "wide" in rows else None,
-            user_dense={name: vector(name, state) for name, _ in self.config.user_dense},
-            modalities={name: vector(name, item) for name in self._modalities},
-            present=jnp.stack(present, axis=1) if present else None,
-            history=history,
-        )
+            found |= {HISTORY_OF + name: vector(name, bookmarked) for name in self._modalities}
+        return found
+
+    def _inputs(self, rows: Any, context: Any, batch: Any) -> RankerInputs:
+        return assemble(self.config, rows, self.arrays(context, batch))
 
     @property
     def modality_names(self) -> tuple[str, ...]:

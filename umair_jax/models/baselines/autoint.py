@@ -110,6 +110,6 @@ class AutoInt(nnx.Module):
         x = self.fields(inputs)
         for index in range(len(self.attention)):
             x = self.attention[f"layer_{index}"](x)
-        attended = self.out(x.reshape(len(x), -1))[:, 0]
+        attended = self.out(x.reshape(x.shape[0], -1))[:, 0]
         deep = self.deep(*flat_parts(self.cfg, inputs), train=train, key=key, weight=weight)
         return output(self.first_order(inputs) + attended + deep)

@@ -77,7 +77,7 @@ class DIFM(nnx.Module):
     ) -> RankerOutput:
         """Scores a batch; see `Ranker`."""
         x = self.fields(inputs)
-        attended = self.attention(x).reshape(len(x), -1)
+        attended = self.attention(x).reshape(x.shape[0], -1)
         deep = self.mlp(*flat_parts(self.cfg, inputs), train=train, key=key, weight=weight)
         factor = self.vector_wise(attended) + self.bit_wise(deep)
         if self.cfg.weighted_linear and inputs.wide is not None:

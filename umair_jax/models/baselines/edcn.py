@@ -65,7 +65,7 @@ class Regulation(nnx.Module):
     def __call__(self, x: Float[Array, "B F D"]) -> Float[Array, "B _"]:
         """The gated fields [B, F * D]."""
         share = jax.nn.softmax(self.gate[...] / self.temperature)
-        return (x * share[:, None]).reshape(len(x), -1)
+        return (x * share[:, None]).reshape(x.shape[0], -1)
 
 
 class Bridge(nnx.Module):

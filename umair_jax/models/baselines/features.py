@@ -101,7 +101,7 @@ def embeddings(inputs: RankerInputs) -> Float[Array, "B F D"]:
 def flat_parts(cfg: BaselineConfig, inputs: RankerInputs) -> list[jax.Array]:
     """Embeddings and vectors as the parts of one row, [B, flat_width] in all."""
     rows = embeddings(inputs)
-    return [rows.reshape(len(rows), -1), *vectors(cfg, inputs)]
+    return [rows.reshape(rows.shape[0], -1), *vectors(cfg, inputs)]
 
 
 class FirstOrder(nnx.Module):
@@ -175,4 +175,4 @@ class DeepLogit(nnx.Module):
 
 def output(logit: Float[Array, " B"]) -> RankerOutput:
     """The logit of a ranker that gives its modalities no weights."""
-    return RankerOutput(logit, jnp.zeros((len(logit), 0), jnp.float32))
+    return RankerOutput(logit, jnp.zeros((logit.shape[0], 0), jnp.float32))

@@ -120,7 +120,7 @@ class FiBiNET(nnx.Module):
         """Scores a batch; see `Ranker`."""
         x = self.fields(inputs)
         both = self.pairs(x), self.excited_pairs(self.excitation(x))
-        parts = [rows.reshape(len(x), -1) for rows in both]
+        parts = [rows.reshape(x.shape[0], -1) for rows in both]
         parts += vectors(self.cfg, inputs)
         deep = self.deep(*parts, train=train, key=key, weight=weight)
         return output(self.first_order(inputs) + deep)

@@ -79,8 +79,8 @@ class BilinearFusion(nnx.Module):
         self, first: Float[Array, "B _"], second: Float[Array, "B _"]
     ) -> Float[Array, " B"]:
         """The logit."""
-        one = first.reshape(len(first), self.heads, -1)
-        two = second.reshape(len(second), self.heads, -1)
+        one = first.reshape(first.shape[0], self.heads, -1)
+        two = second.reshape(second.shape[0], self.heads, -1)
         products = jnp.einsum("bhi,hij,bhj->b", one, self.both[...], two)
         return self.bias[...] + self.first(first)[:, 0] + self.second(second)[:, 0] + products
 
@@ -142,8 +142,8 @@ class FinalMLP(nnx.Module):
     ) -> RankerOutput:
         """Scores a batch; see `Ranker`."""
         x = jnp.concatenate(flat_parts(self.cfg, inputs), axis=-1)
-        user = inputs.user_embeddings.reshape(len(x), -1)
-        item = inputs.item_embeddings.reshape(len(x), -1)
+        user = inputs.user_embeddings.reshape(x.shape[0], -1)
+        item = inputs.item_embeddings.reshape(x.shape[0], -1)
         one, two = split_key(key, 2)
         first = self.first(x, user, train, one, weight)
         second = self.second(x, item, train, two, weight)
