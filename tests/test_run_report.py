@@ -13,7 +13,7 @@ from pages import Page, alone, made_up_lines
 from rich.console import Console
 
 from umair_jax import load_run, report, results, settings
-from umair_jax.data import ranking
+from umair_jax.data import feature_bank, ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.ranking import RankingConfig
 from umair_jax.reporting import cards, numbers, people, similar
@@ -48,7 +48,7 @@ def run(tmp_path_factory, compiled_once):
 def write(run, monkeypatch):
     """Writes the page of the run, which needs no reading of checkpoint and bank."""
     monkeypatch.setattr(load_run, "load", lambda *_: run[1])
-    monkeypatch.setattr(report.feature_bank, "load", lambda _: small_world.bank())
+    monkeypatch.setattr(feature_bank, "load", lambda _: small_world.bank())
 
     def function(workdir=run[0], **options):
         return report.report(workdir, console=quiet(), **options).read_text("utf-8")

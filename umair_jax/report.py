@@ -9,8 +9,6 @@ shown and why, and what style finds beside content. The file needs nothing else,
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from absl import flags
 from rich.console import Console
 
 from umair_jax import load_run, results, settings
-from umair_jax.data import feature_bank
 from umair_jax.data.ranking import RankingConfig
 from umair_jax.data.simulate import MODALITIES as TASTES
 from umair_jax.jobs.bookmarks import BookmarksJob
@@ -31,6 +28,7 @@ from umair_jax.reporting.page import Section
 from umair_jax.reporting.thumbnails import Thumbnails
 from umair_jax.training import logs
 from umair_jax.training.evaluation import Arrays
+from umair_jax.training.record import digest
 
 PAGE = "report.html"
 TASK = "bookmarks"
@@ -159,15 +157,19 @@ def _metrics(summary: Mapping[str, Any], step: int) -> str:
 def _people(
     run: LoadedRun, job: BookmarksJob, predicted: Arrays, users: int, pictures: Thumbnails
 ) -> str:
-    section = job.config.to_dict().get("features", {})
-    config = settings.build(RankingConfig, section, "config.features")
     modalities = job.task.modality_names
     eligible = len(people.eligible(job.data))
     chosen = people.choose(job.data, users)
     shown = []
     for number, user in enumerate(chosen, 1):
         person = people.recommend(
-            job.dataset, job.data, config, int(user), run.predict, job.eval.batch_size, predicted
+            job.dataset,
+            job.data,
+            job.features,
+            int(user),
+            run.predict,
+            job.eval.batch_size,
+            predicted,
         )
         shown.append(cards.person(person, number, job.dataset, pictures, modalities))
     about = (
@@ -195,7 +197,7 @@ def _people(
 
 
 def _neighbours(job: BookmarksJob, pictures: Thumbnails) -> str:
-    bank = feature_bank.load(job.bank_folder)
+    bank = job.bank()
     found = similar.neighbours(bank)
     if not found:
         return "<p>Too few drawings have a picture.</p>"
@@ -214,7 +216,6 @@ def _facts(job: BookmarksJob, record: Mapping[str, Any], step: int) -> dict[str,
     """What one has to know to get this page again."""
     dataset, config = job.dataset, record["config"]
     parts = {part: len(job.data.rows(part)) for part in ("train", "valid", "test")}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     devices, versions = record.get("devices", {}), dict(record.get("versions", {}))
     return {
         "Source": dataset.name + (" (simulated bookmarks)" if dataset.simulated else ""),
@@ -223,7 +224,7 @@ def _facts(job: BookmarksJob, record: Mapping[str, Any], step: int) -> dict[str,
         "Examples": ", ".join(f"{count:,} {part}" for part, count in parts.items()),
         "Split": config.get("features", {}).get("split", RankingConfig().split),
         "Checkpoint": f"update {step:,}",
-        "Config": digest[:12],
+        "Config": digest(config)[:12],
         "Data": dataset.fingerprint[:12],
         "Trained on": f"{devices.get('count', 1)} x {devices.get('kind', 'unknown device')}",
         "Code": f"umair_jax {versions.pop('umair_jax', '')}",

@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from umair_jax import hosts, results, settings
-from umair_jax.data import ranking
+from umair_jax.data import feature_bank, ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
+from umair_jax.data.feature_bank import FeatureBank
 from umair_jax.data.ranking import RankingConfig, RankingData
 from umair_jax.data.schema_config import SchemaConfig
 from umair_jax.encoding import ExtractConfig
@@ -106,6 +107,20 @@ class BookmarksJob:
             )
             for part in results.PARTS
         }
+
+    @property
+    def features(self) -> RankingConfig:
+        """How the data were split and joined."""
+        section = self.config.to_dict().get("features", {})
+        return settings.build(RankingConfig, section, "config.features")
+
+    def bank(self) -> FeatureBank:
+        """The items' vectors as the encoders made them, read from disk."""
+        made = self.config.to_dict()
+        extract = settings.build(ExtractConfig, made.get("extract", {}), "config.extract")
+        root = settings.build(DataConfig, made.get("data", {}), "config.data").root
+        key = bank_key(self.dataset.catalogue_fingerprint, extract)
+        return feature_bank.load(bank_folder(root, key))
 
     @property
     def source(self) -> BatchSource:

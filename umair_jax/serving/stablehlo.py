@@ -23,44 +23,35 @@ class Exported:
     Attributes:
         blob: What jax.export.deserialize takes.
         weights: Names of the weights that it takes, the only ones that it reads.
-        inputs: What it takes besides, by name, its first dimension the batch.
+        inputs: What it takes besides, by argument and name, its first dimension the batch.
         outputs: What it gives, by name.
         calling_convention: Version that the reading JAX has to know.
     """
 
     blob: bytes
     weights: tuple[str, ...]
-    inputs: tuple[Shapes, ...]
+    inputs: dict[str, Shapes]
     outputs: Shapes
     calling_convention: int
-
-
-def of_any_batch(arrays: Mapping[str, Any]) -> Shapes:
-    """Shapes of arrays [B, ...] by name, B left open."""
-    (batch,) = export.symbolic_shape(BATCH)
-    return {
-        name: jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype)
-        for name, array in arrays.items()
-    }
 
 
 def exported(
     program: Callable[..., dict[str, jax.Array]],
     weights: Mapping[str, np.ndarray],
-    *inputs: Mapping[str, Any],
+    **inputs: Mapping[str, Any],
 ) -> Exported:
     """Exports a program.
 
     Args:
-        program: (weights, *inputs) -> arrays by name.
+        program: (weights, one argument for each of `inputs`) -> arrays by name.
         weights: All that it may read, by name.
-        *inputs: Examples of what it takes besides, or their shapes [B, ...], by name; all of the
+        **inputs: Examples of what it takes besides, or their shapes [B, ...], by name; all of the
             same batch.
     """
     every = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in weights.items()}
-    # One scope for all, so that their batches are one and the same.
-    flat = of_any_batch({f"{k} {n}": a for k, side in enumerate(inputs) for n, a in side.items()})
-    shapes = tuple({n: flat[f"{k} {n}"] for n in side} for k, side in enumerate(inputs))
+    # One symbol for all, so that their batches are one and the same.
+    (batch,) = export.symbolic_shape(BATCH)
+    shapes = {name: _of_batch(side, batch) for name, side in inputs.items()}
     read = _read(program, every, shapes)
 
     def program_of_read(given: Mapping[str, jax.Array], *sides: Any) -> dict[str, jax.Array]:
@@ -68,7 +59,7 @@ def exported(
         rest = {n: jnp.zeros(s.shape, s.dtype) for n, s in every.items() if n not in given}
         return program({**rest, **given}, *sides)
 
-    found = export.export(jax.jit(program_of_read), platforms=PLATFORMS)(read, *shapes)
+    found = export.export(jax.jit(program_of_read), platforms=PLATFORMS)(read, *shapes.values())
     outputs = jax.tree.unflatten(found.out_tree, found.out_avals)
     return Exported(
         blob=bytes(found.serialize()),
@@ -79,12 +70,16 @@ def exported(
     )
 
 
-def _read(program: Callable[..., Any], every: Shapes, shapes: tuple[Shapes, ...]) -> Shapes:
+def _of_batch(arrays: Mapping[str, Any], batch: Any) -> Shapes:
+    return {
+        name: jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype)
+        for name, array in arrays.items()
+    }
+
+
+def _read(program: Callable[..., Any], every: Shapes, shapes: Mapping[str, Shapes]) -> Shapes:
     """The weights that the program reads: those that an export for one batch size keeps."""
-    closed = [
-        {n: jax.ShapeDtypeStruct((2, *s.shape[1:]), s.dtype) for n, s in side.items()}
-        for side in shapes
-    ]
+    closed = [_of_batch(side, 2) for side in shapes.values()]
     found = export.export(jax.jit(program), platforms=PLATFORMS[:1])(every, *closed)
     # The weights come first, in the order of a dictionary's leaves.
     kept = set(found.module_kept_var_idx)
