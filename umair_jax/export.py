@@ -65,7 +65,8 @@ def export(
 
     run = load_run.load(workdir, checkpoint, console)
     job = run.job
-    assert isinstance(job, BookmarksJob) and isinstance(job.task, BookmarksTask)  # by its task
+    assert isinstance(job, BookmarksJob)  # by its task
+    assert isinstance(job.task, BookmarksTask)
     bank = job.bank()
     latest = snapshot.latest(job.dataset, bank, job.data, job.features)
     users, items = sides.both(job.dataset, latest, job.task.config)

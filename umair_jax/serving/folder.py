@@ -49,9 +49,9 @@ def check(folder: Path, config: str) -> None:
     before = _signature(folder)
     other = sorted(found - _files(before))
     if other:
+        named = ", ".join(other[:3]) + (" and more" if len(other) > 3 else "")
         raise ValueError(
-            f"{folder}: got {', '.join(other[:3])}{' and more' if len(other) > 3 else ''}; expected "
-            f"a new or empty folder, or an earlier export; {advice}"
+            f"{folder}: got {named}; expected a new or empty folder, or an earlier export; {advice}"
         )
     if before.get(CONFIG) != config:
         raise ValueError(
