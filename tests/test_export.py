@@ -1,6 +1,5 @@
 """A run as a folder: programs equal the ranker, the documented lines need nothing else."""
 
-import dataclasses
 import functools
 import io
 import json
@@ -24,12 +23,9 @@ from umair_jax import export, load_run, settings
 from umair_jax.data import feature_bank, snapshot
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.ranking import RankingConfig
-from umair_jax.data.splits import KINDS
 from umair_jax.jobs.bookmarks import BookmarksJob, EvalConfig
-from umair_jax.models.fm import fm_from_sums, fm_logit, fm_sums
 from umair_jax.models.rankers import RANKERS
-from umair_jax.serving import folder, programs, stablehlo
-from umair_jax.serving.programs import Weights
+from umair_jax.serving import folder, programs
 from umair_jax.tasks import bookmarks
 from umair_jax.tasks.bookmarks import BookmarksTask
 from umair_jax.training import record, sharding
@@ -124,7 +120,8 @@ def on_device(arrays):
 
 def read(task, columns):
     """What the programs take of these interactions, as NumPy arrays."""
-    return jax.device_get(programs.read(task, on_device(task.context()), on_device(columns)))
+    found = jax.jit(functools.partial(programs.read, task))(task.context(), columns)
+    return jax.device_get(found)
 
 
 def now():
@@ -173,66 +170,6 @@ def test_each_piece_takes_its_own_weights_only(exported):
     for path in exported.glob("*.stablehlo"):
         assert path.stat().st_size < 100_000
         assert b".py" not in path.read_bytes()
-
-
-@pytest.mark.parametrize("name", [name for name in RANKERS if name != "umair_fps"])
-def test_every_baseline_is_exported(name):
-    task = task_of(name)
-    made = shaken(task.init(jax.random.key(0)))
-    weights = Weights.of(made["params"], made["stats"])
-    programs_of = programs.make(task.config, weights)
-    assert list(programs_of) == ["scorer"]
-    context, batch = on_device(task.context()), on_device(data().columns)
-    batch = {name: column[:7] for name, column in batch.items()}
-    user, item = programs.read(task, context, batch)
-    found = stablehlo.exported(programs_of["scorer"], weights.arrays, user=user, item=item)
-    own = {key: weights.arrays[key] for key in found.weights}
-    got = jax_export.deserialize(bytearray(found.blob)).call(own, user, item)
-    tables = made["params"]["tables"]
-    rows = {k: tables[k][r] for k, r in task.table_rows(context, batch).items()}
-    want = task.predict(made["params"]["net"], rows, made["stats"], context, batch)
-    assert set(got) == set(want) == set(found.outputs)
-    for key in want:
-        np.testing.assert_allclose(got[key], want[key], rtol=0, atol=1e-6)
-
-
-def test_sums_of_groups_make_the_factorisation_machine():
-    one, two = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
-    total, squares = (a + b for a, b in zip(fm_sums(one), fm_sums(two), strict=True))
-    np.testing.assert_allclose(fm_from_sums(total, squares), fm_logit(one, two), rtol=1e-5)
-
-
-# Users and items after the log -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_users_and_items_are_as_after_the_log(kind):
-    site = small_world.dataset(rows=160)
-    options = {"split": kind, "fractions": small_world.FRACTIONS}
-    built = small_world.build(site, **options)
-    latest = snapshot.latest(site, small_world.bank(), built, RankingConfig(**options))
-    task = BookmarksTask(
-        latest, settings.build(RANKERS["deepfm"], bookmarks.shape_of(built.schema))
-    )
-    rows = np.arange(1, small_world.USERS + 1)
-    asked = on_device({name: column[rows] for name, column in latest.columns.items()})
-    found = task.table_rows(on_device(task.context()), asked)
-    # The obvious way: as many interactions at the end of the log, each on its own.
-    log = site.interactions
-    moment = int(log.timestamp.max()) + 1
-    asked = log.with_questions(rows.astype(np.int32), rows.astype(np.int32), moment)
-    longer = dataclasses.replace(site, interactions=asked)
-    part = np.append(built.split, np.full(len(rows), 2, np.int8))
-    for k, row in enumerate(rows):
-        want = small_world.table_rows(built.schema, longer, part, kind, len(log) + k)
-        np.testing.assert_array_equal(found["embedding"][k], want[0], err_msg=str(row))
-        np.testing.assert_array_equal(found["wide"][k], want[1])
-        marked = small_world.bookmarks_before(longer, part, kind, len(log) + k, 8)
-        there = [i for i in marked if latest.context["present"][i, 0]]
-        mean = latest.context["content"][there].mean(axis=0) if there else 0.0
-        np.testing.assert_allclose(
-            latest.context["short_term_content"][row], np.broadcast_to(mean, 6), atol=1e-6
-        )
 
 
 def test_the_signature_tells_the_row_of_every_value(exported):

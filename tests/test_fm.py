@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from umair_jax.models.fm import fm_logit
+from umair_jax.models.fm import fm_from_sums, fm_logit, fm_sums
 from umair_jax.models.wide import wide_logit
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,3 +30,9 @@ def test_fm_is_the_sum_over_pairs_across_groups():
 
 def test_wide_part_is_the_sum_of_its_weights():
     np.testing.assert_allclose(wide_logit(jnp.array([[1.0, 2.0], [3.0, -1.0]])), [3.0, 2.0])
+
+
+def test_sums_of_groups_make_the_factorisation_machine():
+    one, two = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
+    total, squares = (a + b for a, b in zip(fm_sums(one), fm_sums(two), strict=True))
+    np.testing.assert_allclose(fm_from_sums(total, squares), fm_logit(one, two), rtol=1e-5)
