@@ -15,8 +15,9 @@ from PIL import Image
 from rich.console import Console
 
 from umair_jax import recommend, settings
+from umair_jax.data import feature_bank
 from umair_jax.data.batches import BatchSource
-from umair_jax.recommending import everyone, person, recommender, sheet
+from umair_jax.recommending import everyone, person, sheet
 from umair_jax.recommending.choice import ChoiceConfig
 from umair_jax.recommending.filters import Filters
 from umair_jax.recommending.recommender import Recommender, Request
@@ -31,7 +32,7 @@ def run(compiled_once):
 @pytest.fixture(scope="module")
 def ready(run):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recommender.feature_bank, "load", lambda _: small_world.bank())
+        patch.setattr(feature_bank, "load", lambda _: small_world.bank())
         return Recommender(run)
 
 
@@ -93,7 +94,7 @@ def test_somebody_new_is_not_the_user_whose_bookmarks_he_shares(ready):
 
 
 def test_the_retriever_decides_what_is_ranked(run, monkeypatch):
-    monkeypatch.setattr(recommender.feature_bank, "load", lambda _: small_world.bank())
+    monkeypatch.setattr(feature_bank, "load", lambda _: small_world.bank())
 
     class Odd:
         def candidates(self, people, allowed, count):

@@ -28,11 +28,6 @@ def test_somebody_of_the_log_is_known_by_bookmarks_and_by_what_was_shown():
         assert set(found.shown) == {log.item[k] for k in mine if not log.sampled[k]}
 
 
-def test_now_is_after_everything_in_the_log():
-    world = small_world.dataset()
-    assert person.moment_of(world) == world.interactions.timestamp.max() + 1
-
-
 def test_likes_are_bookmarks_just_before_the_moment_and_count_once():
     found = person.of_likes(small_world.dataset(), ["i3", "i5", "i3"], 1000)
     assert found.user == 0

@@ -10,10 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from umair_jax import load_run, results, settings
+from umair_jax import load_run, results
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.fold_in import Bookmarks, FoldIn
-from umair_jax.data.ranking import RankingConfig
 from umair_jax.probes import newcomers
 from umair_jax.probes.newcomers import COUNTS, Newcomers
 
@@ -45,8 +44,7 @@ def evaluate_newcomers(
     console = console or Console()
     run = load_run.load(workdir, checkpoint, console)
     job = run.bookmarks
-    section = job.config.to_dict().get("features", {})
-    config = settings.build(RankingConfig, section, "config.features")
+    config = job.features
     fold_in = FoldIn(job.dataset, job.data, config)
 
     def predict(people: Newcomers, known: list[Bookmarks]) -> np.ndarray:

@@ -87,14 +87,6 @@ class BookmarksJob:
     fit: FitConfig
     eval: EvalConfig
 
-    @property
-    def bank_folder(self) -> Path:
-        """Where the vectors of its items are, and the encoders that made them."""
-        given = self.config.to_dict()
-        section = settings.build(DataConfig, given.get("data", {}), "config.data")
-        encoders = settings.build(ExtractConfig, given.get("extract", {}), "config.extract")
-        return bank_folder(section.root, bank_key(self.dataset.catalogue_fingerprint, encoders))
-
     def evaluators(self) -> dict[str, Evaluator]:
         """Measures "valid" as the training goes, and both "valid" and "test" at its end."""
         draws, names = self.eval.bootstrap_draws, self.task.modality_names
@@ -114,13 +106,22 @@ class BookmarksJob:
         section = self.config.to_dict().get("features", {})
         return settings.build(RankingConfig, section, "config.features")
 
+    @property
+    def extract(self) -> ExtractConfig:
+        """The encoders of the items' vectors."""
+        section = self.config.to_dict().get("extract", {})
+        return settings.build(ExtractConfig, section, "config.extract")
+
+    @property
+    def bank_folder(self) -> Path:
+        """Where the items' vectors are, and the encoders that made them."""
+        section = self.config.to_dict().get("data", {})
+        root = settings.build(DataConfig, section, "config.data").root
+        return bank_folder(root, bank_key(self.dataset.catalogue_fingerprint, self.extract))
+
     def bank(self) -> FeatureBank:
         """The items' vectors as the encoders made them, read from disk."""
-        made = self.config.to_dict()
-        extract = settings.build(ExtractConfig, made.get("extract", {}), "config.extract")
-        root = settings.build(DataConfig, made.get("data", {}), "config.data").root
-        key = bank_key(self.dataset.catalogue_fingerprint, extract)
-        return feature_bank.load(bank_folder(root, key))
+        return feature_bank.load(self.bank_folder)
 
     @property
     def source(self) -> BatchSource:

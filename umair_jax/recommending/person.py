@@ -37,11 +37,6 @@ class Person:
         return self.bookmarks.item
 
 
-def moment_of(dataset: Dataset) -> int:
-    """Now, as far as the log knows: the second after its last interaction."""
-    return int(dataset.interactions.timestamp.max()) + 1
-
-
 def of_log(dataset: Dataset, user_id: str, moment: int) -> Person:
     """A user with all bookmarks before a moment.
 

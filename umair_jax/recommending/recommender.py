@@ -11,16 +11,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from rich.console import Console
 
-from umair_jax import encoding, load_run, settings
-from umair_jax.data import feature_bank
+from umair_jax import encoding, load_run
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.images import load_square
-from umair_jax.encoding import ExtractConfig
+from umair_jax.data.snapshot import moment_after
 from umair_jax.load_run import LoadedRun
 from umair_jax.recommending import choice, reasons
 from umair_jax.recommending.choice import ChoiceConfig
 from umair_jax.recommending.filters import Filters, Rules
-from umair_jax.recommending.person import Person, moment_of
+from umair_jax.recommending.person import Person
 from umair_jax.recommending.reasons import Because
 from umair_jax.recommending.scorer import Scorer, Scores
 from umair_jax.recommending.vectors import UnitVectors
@@ -122,12 +121,10 @@ class Recommender:
         job = run.bookmarks
         self.dataset: Dataset = job.dataset
         self.step = run.step
-        self.moment = moment_of(job.dataset)
+        self.moment = moment_after(job.dataset)
         self.modalities = tuple(job.task.modality_names)
-        section = job.config.to_dict().get("extract", {})
-        self._extract = settings.build(ExtractConfig, section, "config.extract")
-        self._bank = job.bank_folder
-        self.vectors = UnitVectors(feature_bank.load(self._bank))
+        self._extract, self._bank = job.extract, job.bank_folder
+        self.vectors = UnitVectors(job.bank())
         self._rules = Rules(job.dataset)
         self._scorer = Scorer(run, self.moment)
         self._retriever = retriever

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int
 
-from umair_jax import settings
 from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.fold_in import FoldIn
-from umair_jax.data.ranking import RankingConfig
 from umair_jax.load_run import LoadedRun
 from umair_jax.recommending.person import Person
 
@@ -46,8 +44,7 @@ class Scorer:
             ValueError: People cannot be folded in, see FoldIn.
         """
         job = run.bookmarks
-        section = job.config.to_dict().get("features", {})
-        config = settings.build(RankingConfig, section, "config.features")
+        config = job.features
         self._run, self._batch, self.moment = run, job.eval.batch_size, moment
         self._modalities = len(job.task.modality_names)
         self._fold_in = FoldIn(job.dataset, job.data, config)
