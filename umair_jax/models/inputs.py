@@ -85,17 +85,18 @@ class RankerInputs(NamedTuple):
 
 def assemble(
     shapes: InputShapes,
-    looked_up: Mapping[str, Float[Array, "B F _"]],
-    arrays: Mapping[str, Array],
+    looked_up: Mapping[str, Any],
+    arrays: Mapping[str, Any],
 ) -> RankerInputs:
     """A batch of inputs from arrays by name.
 
     Args:
         shapes: Of the ranker.
-        looked_up: Rows of the tables of all sparse values, users' fields first: "embedding" and
-            "wide", as far as the ranker has them.
-        arrays: Every dense input of the user and modality of the item by its name; "present",
-            where there are modalities; "history_<modality>", where the ranker reads them.
+        looked_up: Rows of the tables of all sparse values, users' fields first, as far as the
+            ranker has them: "embedding" [B, F, D] and "wide" [B, F, 1].
+        arrays: Every dense input of the user and modality of the item [B, D] by its name;
+            "present" bool [B, M], where there are modalities; "history_<modality>" [B, L, D],
+            where the ranker reads them.
     """
     users, modalities = shapes.user_fields, [name for name, _ in shapes.modalities]
     if "embedding" in looked_up:
