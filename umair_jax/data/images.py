@@ -108,3 +108,24 @@ def load_square(
         BadImage: As in `decode`.
     """
     return letterbox(decode(data, size, pixel_limit), size)
+
+
+def thumbnail(
+    data: bytes | None, size: int, quality: int = 72, pixel_limit: int = PIXEL_LIMIT
+) -> bytes:
+    """Encoded bytes to a letter-boxed square as WebP, for pages.
+
+    Args:
+        data: The encoded file.
+        size: Pixels along both sides, at most: a smaller picture is not enlarged.
+        quality: Of the encoding, 0 to 100.
+        pixel_limit: As in `decode`.
+
+    Raises:
+        BadImage: As in `decode`.
+    """
+    image = decode(data, size, pixel_limit)
+    encoded = io.BytesIO()
+    square = letterbox(image, min(size, max(image.size)))
+    Image.fromarray(square).save(encoded, "WEBP", quality=quality, method=4)
+    return encoded.getvalue()

@@ -5,15 +5,11 @@ from __future__ import annotations
 import base64
 import functools
 import html
-import io
-
-from PIL import Image
 
 from umair_jax.data.dataset import Dataset
-from umair_jax.data.images import BadImage, load_square
+from umair_jax.data.images import BadImage, thumbnail
 
 SIZE = 144
-_QUALITY = 72
 
 
 class Thumbnails:
@@ -52,9 +48,7 @@ class Thumbnails:
 
     def _encode(self, item: int) -> str:
         try:
-            square = load_square(self._dataset.image_bytes(item), self._size)
+            encoded = thumbnail(self._dataset.image_bytes(item), self._size)
         except BadImage:
             return ""
-        encoded = io.BytesIO()
-        Image.fromarray(square).save(encoded, "WEBP", quality=_QUALITY, method=4)
-        return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode()
+        return "data:image/webp;base64," + base64.b64encode(encoded).decode()
