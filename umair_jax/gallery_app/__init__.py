@@ -1,0 +1,1 @@
+"""The gallery: a small web site over a recommender, its pages and what keeps it safe."""
