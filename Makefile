@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile
 
-.PHONY: train test check bench-input bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
+.PHONY: train test check bench-gallery bench-input bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -20,6 +20,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+bench-gallery: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.gallery $(ARGS)
 
 bench-input: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.input $(ARGS)

@@ -4,6 +4,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from benchmarks import gallery as gallery_bench
 from benchmarks import input as input_bench
 from benchmarks import machine, made_up, ranker, report, resnet, rounds, timm_resnet
 from benchmarks import tables as tables_bench
@@ -53,6 +54,16 @@ def test_the_input_peers_serve_the_columns():
         for column, values in columns.items():
             served = sorted(x for batch in epoch for x in batch[column].tolist())
             assert served == sorted(values.tolist()), (name, column)
+
+
+def test_the_gallery_answers_over_http_and_is_measured():
+    changes = {f"model.{name}": value for name, value in SMALL.items()}
+    row = gallery_bench.run(40, 3, changes | {"eval.batch_size": 64})
+    assert row.keys() >= ALWAYS | {"p50_ms", "p95_ms", "p99_ms", "foreign_cpu_share"}
+    assert 0 < row["p50_ms"] <= row["p95_ms"] == row["ours"] <= row["p99_ms"]
+    asked = gallery_bench.bodies(40, 3)
+    assert asked == gallery_bench.bodies(40, 3)
+    assert all(1 <= len(body["likes"]) <= 20 and abs(body["balance"]) <= 1 for body in asked)
 
 
 def test_ranker_measures_ours_and_the_peer(capsys):
