@@ -93,7 +93,7 @@ def test_many_draws_give_what_few_at_a_time_do(decimals):
     label, probability, user = predictions(decimals=decimals)
     many = metrics.bootstrap(label, probability, user, ["auc"], 3 * metrics._MANY_DRAWS)["auc"]
     code = np.unique(user, return_inverse=True)[1]
-    weights = metrics._draw_users(80, len(many), 0)
+    weights = metrics.draw_users(80, len(many), 0)
     few = [metrics._auc(label, probability, code)(row[None])[0] for row in weights]
     np.testing.assert_array_equal(many, few)
 

@@ -77,7 +77,7 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     for header in (*PARTS.values(), *beside.values()):
         table.add_column(header, justify="right")
     for metric in SHOWN:
-        cells = [_with_half_width(summary[part], metric) for part in PARTS.values()]
+        cells = [with_half_width(summary[part], metric) for part in PARTS.values()]
         for key in beside:
             value = summary[key].get(metric)
             form = "{:.1%}" if key == "share_of_oracle" else "{:.4f}"
@@ -94,7 +94,8 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
         console.print(f"Mean modality weights on test: {weights}")
 
 
-def _with_half_width(values: Mapping[str, Any], metric: str) -> str:
+def with_half_width(values: Mapping[str, Any], metric: str) -> str:
+    """A metric as text, with half its interval if there is one; empty where it is not defined."""
     value, low, high = (values.get(metric + end) for end in ("", "_low", "_high"))
     if value is None or not np.isfinite(value):
         return ""  # not defined on these examples

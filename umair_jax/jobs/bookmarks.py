@@ -184,7 +184,16 @@ def load(config: ConfigDict, console: Console) -> Loaded:
     Raises:
         ValueError: A key or value that is not known, or data that cannot be used.
     """
-    made = sections.read(config, SECTIONS, plain=("model",))
+    return joined(sections.read(config, SECTIONS, plain=("model",)), console)
+
+
+def joined(made: Mapping[str, Any], console: Console) -> Loaded:
+    """As `load`, for the sections of a config that are made already.
+
+    Args:
+        made: Section -> instance, see sections.read; those of DATA_SECTIONS are read.
+        console: Where tables and notices go.
+    """
     schema = made["schema"].schema()
     dataset = sections.prepared(made["data"], console)
     key = bank_key(dataset.catalogue_fingerprint, made["extract"])

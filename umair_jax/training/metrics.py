@@ -59,7 +59,7 @@ def evaluate_predictions(
     result = {name: float(function(ones)[0]) for name, function in functions.items()}
     if not draws:
         return result
-    weights = _draw_users(users, draws, seed)
+    weights = draw_users(users, draws, seed)
     for name, function in functions.items():
         values = function(weights)
         known = values[np.isfinite(values)]
@@ -98,11 +98,12 @@ def bootstrap(
     label, probability = _checked(label, probability)
     ids, code = np.unique(user, return_inverse=True)
     functions = _prepare(label, probability, code, len(ids))
-    weights = _draw_users(len(ids), draws, seed)
+    weights = draw_users(len(ids), draws, seed)
     return {name: functions[name](weights) for name in names}
 
 
-def _draw_users(users: int, draws: int, seed: int) -> Weights:
+def draw_users(users: int, draws: int, seed: int) -> Float[np.ndarray, "draws U"]:
+    """How often each user is in each draw of the bootstrap; whole numbers, rows sum to U."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(users, np.full(users, 1 / users), size=draws).astype(np.float64)
 
