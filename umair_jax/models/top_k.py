@@ -126,8 +126,8 @@ def _search(
         score = score.at[at, local].set(-jnp.inf, mode="drop")
         found, row = _block_best(score, min(k, size), config)
         row = jnp.where(found == -jnp.inf, -1, row + start)
-        joined = (jnp.concatenate(pair, axis=1) for pair in zip(best, (found, row), strict=True))
-        return _best(*joined, k)
+        found = jnp.concatenate([best[0], found], axis=1)
+        return _best(found, jnp.concatenate([best[1], row], axis=1), k)
 
     best = (
         jnp.full((queries, k), -jnp.inf, jnp.float32),

@@ -1,0 +1,127 @@
+"""The two towers from a config to vectors that others can search."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+import small_world
+from rich.console import Console
+from test_train import TINY
+
+from configs import retrieval
+from umair_jax import load_run
+from umair_jax.data import ranking
+from umair_jax.data.batches import BatchSource
+from umair_jax.data.catalogue_questions import catalogue_at
+from umair_jax.evaluate_run import evaluate
+from umair_jax.interop import vector_index
+from umair_jax.jobs import bookmarks
+from umair_jax.tasks.retrieval import ITEM
+from umair_jax.train import train
+
+ITEMS = 30
+CHANGES = {
+    **{k: v for k, v in TINY.items() if not k.startswith(("model.", "extract."))},
+    "model.tower_widths": (8,),
+    "model.modality_width": 4,
+    "model.width": 4,
+    "train.batch_size": 32,
+    "train.steps": 12,
+    "train.epochs": 0.0,
+    "train.eval_every_steps": 6,
+    "eval.batch_size": 64,
+    "features.fractions": (0.6, 0.2, 0.2),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_fast(compiled_once):
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def config_of(root, **changes):
+    config = retrieval.get_config()
+    config.update_from_flattened_dict(CHANGES | {"data.root": str(root)} | changes)
+    return config
+
+
+def joined(made, console):
+    """A made-up site in place of prepared and encoded data."""
+    dataset = small_world.dataset(rows=400, users=9, items=ITEMS, seconds=300)
+    bank = small_world.bank(items=ITEMS)
+    data = ranking.build(dataset, bank, made["schema"].schema(), made["features"])
+    return bookmarks.Loaded(dataset, data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, compiled_once):
+    folder = tmp_path_factory.mktemp("retrieval")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bookmarks, "joined", joined)
+        yield trained(folder)
+
+
+def trained(folder):
+    out = io.StringIO()
+    summary = train(
+        config_of(folder / "data"), folder / "run", console=Console(file=out, width=100)
+    )
+    return folder, summary, out.getvalue()
+
+
+def test_metrics_stand_beside_those_of_popularity(run):
+    _, summary, printed = run
+    names = {"recall_at_10", "recall_at_100", "mrr"}
+    for part in ("validation", "test"):
+        for values in (summary[part], summary["popularity"][part]):
+            shown = {name for name in values if not name.endswith(("_low", "_high"))}
+            assert names <= shown <= {*names, "cold_recall_at_100"}
+            assert 0 < values["mrr_low"] <= values["mrr"] <= values["mrr_high"] <= 1
+            # Every item of so small a catalogue is among the best hundred.
+            assert values["recall_at_100"] == 1
+        assert summary["bookmarks"][part] > 0
+    assert summary["catalogue"] == ITEMS
+    assert "popularity" in printed
+    assert f"{summary['test']['mrr']:.4f}" in printed
+
+
+def test_a_run_is_measured_again_from_its_folder(run):
+    folder, summary, _ = run
+    again = evaluate(folder / "run", console=Console(quiet=True))
+    for part in ("validation", "test", "popularity"):
+        for name, value in summary[part].items():
+            assert again[part][name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_the_vectors_are_those_of_the_catalogue_at_the_end_of_the_log(run):
+    folder, summary, _ = run
+    vectors = np.load(folder / "run" / "item_vectors.npy", allow_pickle=False)
+    ids = json.loads((folder / "run" / "item_ids.json").read_text("utf-8"))
+    loaded = load_run.load(folder / "run", "best", Console(quiet=True))
+    assert ids == list(loaded.job.dataset.items.illust_id)
+    assert vectors.shape == (ITEMS + 1, summary["vector_width"])
+    assert vectors.dtype == np.float32
+    assert not vectors[0].any()
+    np.testing.assert_allclose(np.linalg.norm(vectors[1:], axis=1), 1, atol=1e-4)
+    job = loaded.job
+    moment = int(job.dataset.interactions.timestamp.max()) + 1
+    columns = catalogue_at(job.dataset, job.data, job.features, moment)
+    found = loaded.predict(BatchSource(columns, 64, shuffle=False))
+    np.testing.assert_allclose(found[ITEM], vectors[1:], rtol=1e-4, atol=1e-5)
+    assert summary["index"] == "none"
+
+
+def test_mistakes_come_to_light_before_the_data_are_prepared(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"micro_batches: got 2, expected 1: the items"):
+        train(config_of(tmp_path / "data", **{"train.micro_batches": 2}), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"config\.model: two towers temperature: got -1"):
+        train(config_of(tmp_path / "data", **{"model.temperature": -1.0}), tmp_path / "run")
+    monkeypatch.setattr(vector_index, "KINDS", {"faiss": ("no_such_package", "items.faiss")})
+    with pytest.raises(ValueError, match=r"config\.export: index: got faiss, whose package"):
+        train(config_of(tmp_path / "data", **{"export.index": "faiss"}), tmp_path / "run")
+    assert not (tmp_path / "data").exists()
