@@ -63,6 +63,23 @@ def test_questions_equal_the_obvious_way(kind, part):
     np.testing.assert_array_equal(asked.popularity, counts)
 
 
+@pytest.mark.parametrize("kind", ["temporal", "cold_item"])
+def test_recent_counts_equal_the_obvious_way(kind, monkeypatch):
+    monkeypatch.setattr(catalogue_questions, "_DAY", 2)  # the made-up log is of some seconds
+    dataset, data, config = made_up(kind)
+    log = dataset.interactions
+    asked = catalogue_questions.build(dataset, data, config, "test")
+    found = np.concatenate([asked.recent(slice(0, 4)), asked.recent(slice(4, len(asked)))])
+    assert found.any()
+    for row, moment in zip(found, asked.timestamp, strict=True):
+        counts = np.zeros(len(dataset.items) + 1, int)
+        for j in range(len(log)):
+            known = kind == "temporal" or data.split[j] == TRAIN
+            if log.label[j] and known and moment - 14 <= log.timestamp[j] < moment:
+                counts[log.item[j]] += 1
+        np.testing.assert_array_equal(row, counts[1:])
+
+
 def test_columns_are_the_bookmarks_then_the_catalogue_as_of_the_moment():
     dataset, data, config = made_up("temporal")
     asked = catalogue_questions.build(dataset, data, config, "test")

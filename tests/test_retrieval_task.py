@@ -13,7 +13,7 @@ from umair_jax.data.batches import BatchSource
 from umair_jax.models.sampled_softmax import SampledSoftmaxConfig
 from umair_jax.models.two_tower import TwoTowerConfig
 from umair_jax.tasks.interactions import shape_of
-from umair_jax.tasks.retrieval import ITEM, LOG_Q, USER, RetrievalTask, log_shares
+from umair_jax.tasks.retrieval import DAY, ITEM, LOG_Q, USER, RetrievalTask, log_shares
 from umair_jax.training import state as states
 from umair_jax.training.evaluation import Predictor
 from umair_jax.training.optimisers import OptimConfig, make_optimiser
@@ -30,6 +30,9 @@ from umair_jax.training.table_optimisers import TableOptimConfig
 pytestmark = pytest.mark.usefixtures("compiled_once")
 TINY = {"tower_widths": (8,), "modality_width": 4, "width": 4, "learn_temperature": True}
 BATCH = 16
+# Days of publication and of the interactions; some items are out later than some interactions.
+PUBLISHED = np.random.default_rng(1).uniform(-5, 3, small_world.ITEMS + 1).astype(np.float32)
+WHEN = np.linspace(0, 5, 256, dtype=np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,13 +52,13 @@ def data_of():
 def task_of():
     data = data_of()
     config = TwoTowerConfig(**TINY, **shape_of(data.schema))
-    return RetrievalTask(data, config, SampledSoftmaxConfig())
+    return RetrievalTask(data, config, SampledSoftmaxConfig(), PUBLISHED)
 
 
 def source_of(**options):
     rows = data_of().rows("train")
     rows = rows[data_of().columns["label"][rows] == 1]
-    return BatchSource(data_of().columns, BATCH, index=rows, **options)
+    return BatchSource({**data_of().columns, DAY: WHEN}, BATCH, index=rows, **options)
 
 
 def padded_batch():
@@ -102,24 +105,33 @@ def test_the_loss_equals_the_obvious_way(trained):
         model = nnx.merge(task._graph, net, stats)
         inputs = task.inputs(rows, context, placed)
         vectors = model.both(inputs, train=True, weight=placed["weight"])
-        return loss, metrics, vectors, model.scale()
+        return loss, metrics, vectors, (model.scale(), model.rate())
 
-    loss, metrics, vectors, scale = both(params["net"], rows)
+    loss, metrics, vectors, (scale, rate) = both(params["net"], rows)
     users, items = (np.asarray(v, np.float64) for v in vectors)
     log, split = data_of().columns, data_of().split
     marked = [i for i, s, y in zip(log["item"], split, log["label"], strict=True) if s == 0 and y]
     real = [k for k in range(BATCH) if batch["weight"][k] > 0]
     has = {(batch["user"][k], batch["item"][k]) for k in real}
-    losses, right = [], []
+    losses, right, missed = [], [], 0
     for i in real:
-        rivals = [j for j in real if (batch["user"][i], batch["item"][j]) not in has]
+        rivals = [
+            j
+            for j in real
+            if (batch["user"][i], batch["item"][j]) not in has
+            and PUBLISHED[batch["item"][j]] <= batch[DAY][i]
+        ]
+        missed += len(real) - len(rivals)
         logit = [
             float(scale) * users[i] @ items[j]
+            + float(rate) * PUBLISHED[batch["item"][j]]
             - np.log(marked.count(batch["item"][j]) / len(marked))
             for j in [i, *rivals]
         ]
         losses.append(np.log(np.exp(np.array(logit) - logit[0]).sum()))
         right.append(logit[0] == max(logit))
+    assert missed > len(real)  # more than each example itself
+    assert abs(float(rate)) > 1e-4
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-4)
     assert metrics["found"][0] / metrics["found"][1] == pytest.approx(np.mean(right))
 
@@ -157,9 +169,21 @@ def test_a_vector_does_not_depend_on_the_rest_of_the_batch(trained):
     whole = trained.predict(trained.state, trained.context, source_of(shuffle=False))
     alone = BatchSource(source_of().columns, BATCH, shuffle=False, index=source_of().index[5:6])
     single = trained.predict(trained.state, trained.context, alone)
-    assert whole[USER].shape == whole[ITEM].shape == (len(source_of()), TINY["width"])
+    assert whole[USER].shape == whole[ITEM].shape == (len(source_of()), TINY["width"] + 1)
     for name in (USER, ITEM):
         np.testing.assert_allclose(single[name][0], whole[name][5], rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_number_of_a_vector_is_what_its_day_is_worth(trained):
+    found = trained.predict(trained.state, trained.context, source_of(shuffle=False))
+    params = jax.device_get(trained.state["params"]["net"])
+    published = PUBLISHED[source_of().column("item")]
+    expected = params["age_bias"] * published * np.exp(-params["log_scale"])
+    np.testing.assert_allclose(found[ITEM][:, -1], expected, rtol=1e-4)
+    assert (found[USER][:, -1] == 1).all()
+    for name in (USER, ITEM):
+        lengths = np.linalg.norm(found[name][:, :-1], axis=1)
+        np.testing.assert_allclose(lengths, 1, atol=1e-4)
 
 
 def test_log_q_is_the_share_of_the_training_bookmarks():

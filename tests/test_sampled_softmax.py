@@ -41,6 +41,19 @@ def test_it_is_the_corrected_soft_max_over_what_is_no_positive(correction):
         assert float(best[i]) == (logit[0] == logit.max())
 
 
+def test_an_item_that_was_not_available_is_no_negative_and_a_bias_is_the_items_own():
+    user, item = vectors()
+    bias = np.arange(6, dtype=np.float32)
+    there = np.ones((6, 6), bool)
+    there[0, [0, 1]] = False  # the own item always counts
+    arrays = map(jnp.asarray, (user, item, USER, ITEM, np.log(Q), WEIGHT))
+    given = jnp.asarray(bias), jnp.asarray(there)
+    each, _ = jitted(*arrays, 2.0, SampledSoftmaxConfig(0.0), *given)
+    for i, columns in ((0, [0, 4]), (2, [2, 1, 4])):
+        logit = 2.0 * item[columns] @ user[i] + bias[columns]
+        assert float(each[i]) == pytest.approx(np.log(np.exp(logit - logit[0]).sum()), rel=1e-5)
+
+
 def test_padding_is_neither_query_nor_candidate():
     user, item = vectors()
     other_user, other_item = vectors(1)

@@ -108,6 +108,17 @@ def test_a_learned_temperature_starts_where_told_and_is_not_decayed():
     assert float(model.scale()) == pytest.approx(100)
 
 
+def test_freshness_is_a_rate_that_starts_at_nothing_and_is_not_decayed():
+    model = towers(freshness=True)
+    assert float(model.rate()) == 0
+    model.age_bias[...] = jnp.float32(0.5)
+    assert float(model.rate()) == 0.5
+    assert not re.search(OptimConfig().decay_mask, "age_bias")
+    without = towers(freshness=False)
+    assert float(without.rate()) == 0
+    assert not hasattr(without, "age_bias")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -13,6 +13,8 @@ from umair_jax.data.earlier import Clock, count_below, first_of
 from umair_jax.data.ranking import RankingConfig, RankingData
 from umair_jax.data.splits import TRAIN
 
+_DAY = 86_400
+
 
 @dataclasses.dataclass(frozen=True)
 class CatalogueQuestions:
@@ -32,6 +34,7 @@ class CatalogueQuestions:
         timestamp: Per bookmark, unix seconds.
         earlier: Items of all bookmarks of the log by user and time, and for each question the first
             of its user and one past the last of them that is earlier.
+        marks: Time and item of all bookmarks whose counts may be known, in order of time.
     """
 
     moment: int
@@ -44,6 +47,7 @@ class CatalogueQuestions:
     published: Int64[np.ndarray, " N"]
     timestamp: Int64[np.ndarray, " Q"]
     earlier: tuple[np.ndarray, np.ndarray, np.ndarray]
+    marks: tuple[np.ndarray, np.ndarray]
 
     def __len__(self) -> int:
         """Q: the number of bookmarks."""
@@ -64,6 +68,25 @@ class CatalogueQuestions:
         mask[np.repeat(np.arange(len(count)), count), items[place] - 1] = False
         mask[np.arange(len(count)), self.item[rows] - 1] = True
         return mask
+
+    def recent(self, rows: slice, days: int = 7) -> Int64[np.ndarray, "R N"]:
+        """How often each item was bookmarked in the days before some of the bookmarks.
+
+        Unlike `popularity` it knows what happened since the part began.
+        """
+        time, item = self.marks
+        moments = self.timestamp[rows]  # ascending, as the log is
+        first = np.searchsorted(time, moments - days * _DAY)
+        last = np.searchsorted(time, moments)
+        counts = np.zeros(len(self.published) + 1, np.int64)
+        found = np.empty((len(moments), len(self.published)), np.int64)
+        low = high = int(first[0]) if len(first) else 0
+        for k, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+            np.add.at(counts, item[high:stop], 1)
+            np.subtract.at(counts, item[low:start], 1)
+            low, high = start, stop
+            found[k] = counts[1:]
+        return found
 
 
 def build(
@@ -95,6 +118,10 @@ def build(
         name: np.concatenate([column[marked], catalogue[name]])
         for name, column in data.columns.items()
     }
+    marks = _marks(data, log, config)
+    before = log.item[marks[log.timestamp[marks] < moment]]
+    popularity = np.maximum(dataset.items.total_bookmarks, 0)
+    popularity = popularity + np.bincount(before, minlength=len(popularity))
     seen = np.zeros(len(dataset.items) + 1, bool)
     seen[log.item[data.split == TRAIN]] = True
     return CatalogueQuestions(
@@ -103,11 +130,12 @@ def build(
         user=log.user[marked],
         item=log.item[marked],
         cold=~seen[log.item[marked]],
-        popularity=_popularity(dataset, data, config, moment),
+        popularity=popularity[1:],
         repeated=repeated,
         published=dataset.items.published[1:],
         timestamp=log.timestamp[marked],
         earlier=_earlier(log, marked),
+        marks=(log.timestamp[marks], log.item[marks]),
     )
 
 
@@ -151,12 +179,7 @@ def _earlier(
     return log.item[marked], first, count_below(key[marked], key[rows])
 
 
-def _popularity(
-    dataset: Dataset, data: RankingData, config: RankingConfig, moment: int
-) -> Int64[np.ndarray, " N"]:
-    log = dataset.interactions
-    # As in interests.popularity_as_of: other splits hide rows of the same time.
+def _marks(data: RankingData, log: Interactions, config: RankingConfig) -> Int[np.ndarray, " M"]:
+    """Bookmarks whose counts may be known, ascending; as in interests.popularity_as_of."""
     visible = (data.split == TRAIN) | (config.split == "temporal")
-    known = (log.label == 1) & (log.timestamp < moment) & visible
-    counts = np.bincount(log.item[known], minlength=len(dataset.items) + 1)
-    return (counts + np.maximum(dataset.items.total_bookmarks, 0)).astype(np.int64)[1:]
+    return np.flatnonzero((log.label == 1) & visible)

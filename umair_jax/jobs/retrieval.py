@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from umair_jax import hosts, results
-from umair_jax.data import catalogue_questions
+from umair_jax.data import catalogue_questions, publication
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.catalogue_questions import CatalogueQuestions
 from umair_jax.data.dataset import Dataset
@@ -28,7 +28,7 @@ from umair_jax.models.layers import check_choice
 from umair_jax.models.sampled_softmax import SampledSoftmaxConfig
 from umair_jax.models.two_tower import TwoTowerConfig
 from umair_jax.tasks.interactions import shape_of
-from umair_jax.tasks.retrieval import ITEM, USER, RetrievalTask
+from umair_jax.tasks.retrieval import DAY, ITEM, USER, RetrievalTask
 from umair_jax.training import catalogue_ranks
 from umair_jax.training.evaluation import Arrays, Evaluator
 from umair_jax.training.settings import FitConfig
@@ -36,6 +36,9 @@ from umair_jax.training.state import State
 
 VECTORS, IDS = "item_vectors.npy", "item_ids.json"
 CUTOFFS = (10, 100, 500)
+# In order of the bookmarks before the part, of those of the seven days before each bookmark, and of
+# publication, the newest first.
+BASELINES = ("popularity", "last_7_days", "newest")
 # Recall of the items that nobody has seen in training.
 COLD = "cold_recall_at_100"
 
@@ -104,7 +107,8 @@ class RetrievalJob:
                 "towers learn from bookmarks alone"
             )
         train = self.fit.train
-        return BatchSource(self.data.columns, train.batch_size, train.seed, index=marked)
+        columns = {**self.data.columns, DAY: publication.days(self.dataset)[0]}
+        return BatchSource(columns, train.batch_size, train.seed, index=marked)
 
     @functools.cached_property
     def questions(self) -> dict[str, CatalogueQuestions]:
@@ -146,24 +150,29 @@ class RetrievalJob:
         return values
 
     @functools.cached_property
-    def popularity(self) -> dict[str, dict[str, float]]:
-        """What the same list for everybody reaches, in order of the bookmarks before the part."""
+    def baselines(self) -> dict[str, dict[str, dict[str, float]]]:
+        """What lists reach that are the same for everybody, BASELINES, for both parts."""
 
-        def score(asked: CatalogueQuestions, rows: slice) -> np.ndarray:
-            count = rows.stop - rows.start
-            return np.broadcast_to(asked.popularity, (count, len(asked.popularity)))
+        def score(asked: CatalogueQuestions, name: str, rows: slice) -> np.ndarray:
+            if name == "last_7_days":
+                return asked.recent(rows)
+            same = asked.popularity if name == "popularity" else asked.published
+            return np.broadcast_to(same, (rows.stop - rows.start, len(same)))
 
         return {
-            results.PARTS[part]: self._measure(asked, functools.partial(score, asked))
-            for part, asked in self.questions.items()
+            name: {
+                results.PARTS[part]: self._measure(asked, functools.partial(score, asked, name))
+                for part, asked in self.questions.items()
+            }
+            for name in BASELINES
         }
 
     def measured(self, evals: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """Metrics of both parts, those of popularity, and what was asked."""
+        """Metrics of both parts, those of the baselines, and what was asked."""
         asked = {results.PARTS[part]: questions for part, questions in self.questions.items()}
         return {
             **{name: dict(evals[part]) for part, name in results.PARTS.items()},
-            "popularity": self.popularity,
+            **self.baselines,
             "catalogue": len(self.dataset.items),
             "bookmarks": {name: len(each) for name, each in asked.items()},
             "cold_share": {name: float(each.cold.mean()) for name, each in asked.items()},
@@ -192,28 +201,28 @@ class RetrievalJob:
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
         """Prints metrics of both parts beside popularity's."""
         simulated = " (simulated bookmarks)" if summary.get("simulated") else ""
-        title = f"{summary['source']}{simulated}: the bookmarked among {summary['catalogue']:,}"
-        table = Table(title=f"{title} items, ± half a 95 % interval", title_justify="left")
+        title = f"{summary['source']}{simulated}: which of {summary['catalogue']:,} items"
+        table = Table(title=f"{title}, ± half a 95 % interval", title_justify="left")
         table.add_column("")
         parts = tuple(results.PARTS.values())
-        for name in parts:
-            table.add_column(name, justify="right")
-            table.add_column("popularity", justify="right")
-        shown = [name for name in summary["test"] if not name.endswith(("_low", "_high"))]
-        for metric in shown:
-            cells = [
-                results.with_half_width(values, metric)
-                for name in parts
-                for values in (summary[name], summary["popularity"][name])
-            ]
+        for header in (*parts, *BASELINES):
+            table.add_column(header.replace("_", " "), justify="right")
+        columns = [summary[part] for part in parts] + [summary[name]["test"] for name in BASELINES]
+        for metric in (name for name in summary["test"] if not name.endswith(("_low", "_high"))):
+            cells = [results.with_half_width(values, metric) for values in columns]
             table.add_row(metric.replace("_", " "), *cells)
         console.print(table)
         counts = (
-            f"{summary['bookmarks'][name]:,} {name} bookmarks, {summary['cold_share'][name]:.1%} "
-            "of items never seen in training (cold)"
-            for name in parts
+            f"{summary['bookmarks'][part]:,} {part} bookmarks, {summary['cold_share'][part]:.1%} "
+            "of them of items never seen in training (cold)"
+            for part in parts
         )
-        console.print("; ".join(counts) + ".\npopularity: bookmarks before the part began.")
+        console.print("; ".join(counts) + ".")
+        console.print(
+            "On test, the same list for everybody: popularity, bookmarks before test began; last 7 "
+            "days,\nbookmarks in the week before each bookmark, those of test included; newest "
+            "first."
+        )
 
 
 def assemble(config: ConfigDict, console: Console) -> RetrievalJob:
@@ -234,7 +243,7 @@ def assemble(config: ConfigDict, console: Console) -> RetrievalJob:
         config,
         found.dataset,
         found.data,
-        RetrievalTask(found.data, towers, made["objective"]),
+        RetrievalTask(found.data, towers, made["objective"], publication.days(found.dataset)[1]),
         sections.fit_config(made),
         made["features"],
         made["eval"],

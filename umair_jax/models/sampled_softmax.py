@@ -36,6 +36,8 @@ def sampled_softmax(
     weight: Float[Array, " B"],
     scale: Float[Array, ""] | float,
     cfg: SampledSoftmaxConfig,
+    bias: Float[Array, " B"] | None = None,
+    available: Bool[Array, "B B"] | None = None,
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """How well each user picks out the item of its example among all items of the batch.
 
@@ -51,6 +53,9 @@ def sampled_softmax(
         weight: 0 excludes an example, also its item as somebody's negative.
         scale: Multiplies the products, 1 / temperature.
         cfg: See SampledSoftmaxConfig.
+        bias: What is added to the logits of each item; None = nothing.
+        available: Whether example i could have had the item of example j, such as one that was not
+            out yet; None = always.
 
     Returns:
         Cross-entropy (nats) and whether the own item is the best (0 or 1), for each example.
@@ -62,8 +67,13 @@ def sampled_softmax(
     place = jnp.arange(len(user))
     logit = scale * jnp.einsum("id,jd->ij", user, item, precision=jax.lax.Precision.HIGHEST)
     logit = logit - cfg.correction * log_q[None, :]
+    if bias is not None:
+        logit = logit + bias[None, :]
     real = weight > 0
-    usable = (real[None, :] & ~known_pairs(user_id, item_id, real)).at[place, place].set(True)
+    usable = real[None, :] & ~known_pairs(user_id, item_id, real)
+    if available is not None:
+        usable = usable & available
+    usable = usable.at[place, place].set(True)
     logit = jnp.where(usable, logit, -jnp.inf)
     # An excluded example keeps its own item: a finite loss, which its weight of zero then removes.
     losses = optax.softmax_cross_entropy_with_integer_labels(logit, place)

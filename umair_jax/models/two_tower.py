@@ -26,6 +26,7 @@ class TwoTowerConfig(InputShapes):
         normalise: Whether these vectors have length 1.
         temperature: Divides the products in the loss.
         learn_temperature: Whether training changes the temperature, which then starts there.
+        freshness: Whether newer items are preferred by a rate that training finds; see `rate`.
         dropout: Rate after every hidden layer.
         dtype: "float32" or "bfloat16": type of the matrix products' inputs. Parameters,
             statistics and the vectors are float32 in both cases.
@@ -37,6 +38,7 @@ class TwoTowerConfig(InputShapes):
     normalise: bool = True
     temperature: float = 0.1
     learn_temperature: bool = False
+    freshness: bool = True
     dropout: float = 0.0
     dtype: str = "float32"
 
@@ -113,6 +115,8 @@ class TwoTower(nnx.Module):
         if cfg.learn_temperature:
             # Named as what weight decay leaves alone.
             self.log_scale = nnx.Param(jnp.full((), -math.log(cfg.temperature), jnp.float32))
+        if cfg.freshness:
+            self.age_bias = nnx.Param(jnp.zeros((), jnp.float32))
 
     def users(
         self,
@@ -192,6 +196,17 @@ class TwoTower(nnx.Module):
             return jnp.float32(1.0 / self.cfg.temperature)
         # Source of the limit: Radford et al. 2021, CLIP, section 2.5.
         return jnp.exp(jnp.minimum(self.log_scale[...], math.log(100.0)))
+
+    def rate(self) -> Float[Array, ""]:
+        """By how much the logit of an item falls with each day of its age; 0 without freshness.
+
+        Exponential decay of interest, hence an item's own term: that of a day's difference is the
+        same whenever one asks, and a vector's further number carries it.
+
+        Source: the age as an input of Covington et al. 2016, Deep Neural Networks for YouTube
+        Recommendations, section 3.3; linear here, so that it says something of tomorrow.
+        """
+        return self.age_bias[...] if self.cfg.freshness else jnp.float32(0.0)
 
 
 def _flat(embeddings: Float[Array, "B F D"]) -> Float[Array, "B FD"]:
