@@ -212,16 +212,14 @@ class RetrievalJob:
             cells = [results.with_half_width(values, metric) for values in columns]
             table.add_row(metric.replace("_", " "), *cells)
         console.print(table)
-        counts = (
-            f"{summary['bookmarks'][part]:,} {part} bookmarks, {summary['cold_share'][part]:.1%} "
-            "of them of items never seen in training (cold)"
-            for part in parts
-        )
-        console.print("; ".join(counts) + ".")
+        for part in parts:
+            console.print(
+                f"{part}: {summary['bookmarks'][part]:,} bookmarks, {summary['cold_share'][part]:.1%} "
+                "of them cold: of items that no training example has."
+            )
         console.print(
-            "On test, the same list for everybody: popularity, bookmarks before test began; last 7 "
-            "days,\nbookmarks in the week before each bookmark, those of test included; newest "
-            "first."
+            "On test, one list for everybody. popularity: by bookmarks before the part. last 7 days: by "
+            "those of the week before each bookmark. newest: by publication."
         )
 
 
