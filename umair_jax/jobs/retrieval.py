@@ -214,12 +214,12 @@ class RetrievalJob:
         console.print(table)
         for part in parts:
             console.print(
-                f"{part}: {summary['bookmarks'][part]:,} bookmarks, {summary['cold_share'][part]:.1%} "
-                "of them cold: of items that no training example has."
+                f"{part}: {summary['bookmarks'][part]:,} bookmarks, "
+                f"{summary['cold_share'][part]:.1%} of items that no training example has (cold)."
             )
         console.print(
-            "On test, one list for everybody. popularity: by bookmarks before the part. last 7 days: by "
-            "those of the week before each bookmark. newest: by publication."
+            "On test, one list for everybody. popularity: by bookmarks before the part. last 7 "
+            "days: by those of the week before each bookmark. newest: by publication."
         )
 
 
