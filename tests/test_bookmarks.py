@@ -16,6 +16,7 @@ from umair_jax.models.ranker import RankerConfig
 from umair_jax.models.umcm import KINDS as UMCMS
 from umair_jax.tasks import bookmarks
 from umair_jax.tasks.bookmarks import BookmarksTask
+from umair_jax.tasks.interactions import table_specs
 from umair_jax.training import state as states
 from umair_jax.training.evaluation import Predictor
 from umair_jax.training.optimisers import OptimConfig, make_optimiser
@@ -169,7 +170,7 @@ def test_the_wide_rows_are_left_out_with_the_wide_part():
 
 def test_rows_stay_within_their_blocks():
     data = data_of()
-    specs, task = bookmarks.table_specs(data.schema), task_of()
+    specs, task = table_specs(data.schema), task_of()
     batch = _arrays(batch_of(data, np.arange(ROWS)))
     for name, rows in task.table_rows(placed(task), batch).items():
         assert rows.min() >= 0

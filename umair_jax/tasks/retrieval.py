@@ -62,7 +62,7 @@ class RetrievalTask(InteractionsTask):
         self, net: Any, rows: Any, stats: Any, context: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, tuple[Any, dict[str, tuple[Any, Any]]]]:
         """Mean of the sampled soft-max over the batch's weights; "found": own item is the best."""
-        model = nnx.merge(self._graph, net, stats)
+        model = self.model(net, stats)
         weight = batch[WEIGHT]
         users, items = model.both(self.inputs(rows, context, batch), True, key, weight)
         published = _published(context, batch)
@@ -95,7 +95,7 @@ class RetrievalTask(InteractionsTask):
         D is the width of the towers; with freshness one more, which makes the product that of the
         towers plus what the item's day of publication is worth, in units of the temperature.
         """
-        model = nnx.merge(self._graph, net, stats)
+        model = self.model(net, stats)
         users, items = model.both(self.inputs(rows, context, batch))
         if model.cfg.freshness:
             bias = model.rate() * _published(context, batch) / model.scale()
