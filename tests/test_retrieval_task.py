@@ -80,7 +80,9 @@ class Trained:
         self.context = place_context(task.context(), self.mesh)
         step = TrainStep(task, optimiser, tables, self.mesh, 0, abstract)
         placed = BatchPlacer(self.mesh, BATCH)(padded_batch())
-        self.state, packed = step(states.create(init, abstract), self.context, placed)
+        state = states.create(init, abstract)
+        self.initial = jax.device_get(state)  # the update takes the state over
+        self.state, packed = step(state, self.context, placed)
         self.metrics = step.unpack(packed)
         self.predict = Predictor(task, self.mesh)
 
@@ -145,9 +147,8 @@ def test_many_devices_learn_the_same(trained):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_the_negatives_are_those_of_all_devices():
-    task = task_of()
-    made = jax.jit(task.init)(jax.random.key(0))
+def test_the_negatives_are_those_of_all_devices(trained):
+    task, made = task_of(), trained.initial
 
     def loss(made, context, batch):
         rows = task.table_rows(context, batch)
@@ -155,14 +156,13 @@ def test_the_negatives_are_those_of_all_devices():
         arguments = made["params"]["net"], rows, made["stats"], context, batch
         return task.loss(*arguments, jax.random.key(0))[0]
 
-    found = []
-    for devices in (1, 2, 4):
+    for devices in (2, 4):
         mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
         context = place_context(task.context(), mesh)
         everywhere = jax.device_put(made, NamedSharding(mesh, PartitionSpec()))
         batch = BatchPlacer(mesh, BATCH)(padded_batch())
-        found.append(float(jax.jit(loss)(everywhere, context, batch)))
-    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+        found = float(jax.jit(loss)(everywhere, context, batch))
+        assert found == pytest.approx(trained.metrics["loss"][0], rel=1e-5)
 
 
 def test_a_vector_does_not_depend_on_the_rest_of_the_batch(trained):

@@ -23,7 +23,10 @@ TINY = {"tower_widths": (7,), "modality_width": 3, "width": 4}
 
 
 def towers(**options):
-    return TwoTowerConfig(**(SHAPE | TINY | options)).create(nnx.Rngs(0))
+    config = TwoTowerConfig(**(SHAPE | TINY | options))
+    # Jitted: one program, not one for every shape that is drawn.
+    state = jax.jit(lambda: nnx.state(config.create(nnx.Rngs(0))))()
+    return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: config.create(nnx.Rngs(0)))), state)
 
 
 @functools.partial(jax.jit, static_argnames="train")
