@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile
 
-.PHONY: train test check bench-gallery bench-input bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
+.PHONY: train test check notebooks bench-gallery bench-input bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -20,6 +20,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Makes colab/*.ipynb from colab/*.py; the outputs of cells that stay as they were are kept.
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/jupytext --quiet --update --to ipynb colab/*.py
 
 bench-gallery: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.gallery $(ARGS)

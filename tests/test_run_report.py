@@ -9,6 +9,7 @@ import shutil
 import pytest
 import small_run
 import small_world
+from ml_collections import ConfigDict
 from pages import Page, alone, made_up_lines
 from rich.console import Console
 
@@ -179,3 +180,13 @@ def test_scores_are_the_predictions_of_the_evaluation(run):
         )  # fmt: skip
         found = run[1].predict(BatchSource(columns, 64, shuffle=False))
         assert found["probability"][0] == pytest.approx(expected[k], abs=2e-6)
+
+
+def test_a_job_names_its_features_and_the_folder_of_its_vectors(run):
+    job = run[1].job
+    assert job.features == RankingConfig(split="temporal", fractions=small_world.FRACTIONS)
+    given = ConfigDict({"extract": {"seed": 1}, "data": {"root": "elsewhere"}})
+    other = dataclasses.replace(job, config=given)
+    assert other.extract.seed == 1
+    assert other.bank_folder.parts[:2] == ("elsewhere", "banks")
+    assert other.bank_folder.name != job.bank_folder.name
