@@ -66,6 +66,17 @@ def test_scores_are_those_of_an_example_at_the_end_of_the_log(run, ready):
     np.testing.assert_allclose(found.weights, expected["weights"], rtol=1e-5)
 
 
+def test_a_ranker_without_sides_scores_pair_by_pair(ready, monkeypatch):
+    people = [of(ready, 2), person.of_rows(np.array([4, 1], np.int32), ready.moment)]
+    items = [np.array([3, 5]), np.arange(1, small_world.ITEMS + 1)]
+    in_two = ready._scorer(people, items)
+    monkeypatch.setattr(ready._scorer, "_sides", None)
+    for one, other in zip(ready._scorer(people, items), in_two, strict=True):
+        np.testing.assert_array_equal(one.item, other.item)
+        np.testing.assert_allclose(one.probability, other.probability, rtol=1e-5)
+        np.testing.assert_allclose(one.weights, other.weights, rtol=1e-5)
+
+
 def test_everybody_gets_what_he_gets_alone(ready):
     people = [of(ready, user) for user in range(1, small_world.USERS + 1)]
     people.append(person.of_rows(np.array([4, 1], np.int32), ready.moment))
@@ -97,6 +108,8 @@ def test_the_retriever_decides_what_is_ranked(run, monkeypatch):
     monkeypatch.setattr(feature_bank, "load", lambda _: small_world.bank())
 
     class Odd:
+        catalogue = run.job.dataset.catalogue_fingerprint
+
         def candidates(self, people, allowed, count):
             assert count == 4
             return [np.flatnonzero(rows)[::2][:count] for rows in allowed]
@@ -126,6 +139,17 @@ def test_nothing_to_rank_is_an_empty_list(ready):
     found = ready.recommend(person.of_rows(everything, ready.moment), Request(filters=nothing))
     assert (found.allowed, found.ranked, found.picks) == (0, 0, ())
     assert sheet.draw(found, ready.dataset, ready.modalities).size[0] > 0
+
+
+def test_a_retriever_of_another_catalogue_is_refused(run):
+    class Other:
+        catalogue = "other"
+
+        def candidates(self, people, allowed, count):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match="retrieval: got a run over another catalogue"):
+        Recommender(run, Other())
 
 
 @pytest.mark.parametrize("wrong", [{"candidates": 0}, {"balance": -1.5}])

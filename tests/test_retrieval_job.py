@@ -15,11 +15,16 @@ from umair_jax import load_run
 from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.catalogue_questions import catalogue_at
+from umair_jax.data.fold_in import FoldIn
+from umair_jax.data.snapshot import moment_after
 from umair_jax.evaluate_run import evaluate
 from umair_jax.interop import vector_index
 from umair_jax.jobs import bookmarks
 from umair_jax.jobs.retrieval import BASELINES
-from umair_jax.tasks.retrieval import ITEM
+from umair_jax.recommending import person
+from umair_jax.recommending.filters import Filters, Rules
+from umair_jax.recommending.retriever import TowerRetriever
+from umair_jax.tasks.retrieval import ITEM, USER
 from umair_jax.train import train
 
 ITEMS = 30
@@ -117,6 +122,35 @@ def test_the_vectors_are_those_of_the_catalogue_at_the_end_of_the_log(run):
     found = loaded.predict(BatchSource(columns, 64, shuffle=False))
     np.testing.assert_allclose(found[ITEM], vectors[1:], rtol=1e-4, atol=1e-5)
     assert summary["index"] == "none"
+
+
+def test_candidates_are_the_best_of_what_somebody_may_see(run):
+    loaded = load_run.load(run[0] / "run", "best", Console(quiet=True))
+    dataset = loaded.job.dataset
+    found = TowerRetriever(loaded)
+    moment = moment_after(dataset)
+    people = [person.of_row(dataset, user, moment) for user in (1, 4, 7)]
+    people.append(person.of_rows(np.array([3, 9], np.int32), moment))
+    rules = Rules(dataset)
+    allowed = [rules.allowed(who, Filters(), moment) for who in people]
+    items = np.load(run[0] / "run" / "item_vectors.npy", allow_pickle=False)
+    # The latest state of a user in the log is what its bookmarks give.
+    config = loaded.job.features
+    states = FoldIn(dataset, loaded.job.data, config).states([p.bookmarks for p in people], moment)
+    columns = catalogue_at(dataset, loaded.job.data, config, moment)
+    columns = {name: column[:4] for name, column in columns.items()}
+    columns["user"] = np.array([p.user for p in people], np.int32)
+    columns["state"] = np.arange(4, dtype=np.int32)
+    user = loaded.predict(BatchSource(columns, 64, shuffle=False), states)[USER]
+    for count in (5, 100):
+        chosen = found.candidates(people, allowed, count)
+        for rows, vector, mine in zip(chosen, user, allowed, strict=True):
+            open_to = np.flatnonzero(mine)
+            score = items[open_to] @ vector
+            assert len(rows) == min(count, len(open_to))
+            assert set(rows.tolist()) <= set(open_to.tolist())
+            best = np.sort(score)[::-1][: len(rows)]
+            np.testing.assert_allclose(items[rows] @ vector, best, rtol=1e-4, atol=1e-5)
 
 
 def test_mistakes_come_to_light_before_the_data_are_prepared(tmp_path, monkeypatch):

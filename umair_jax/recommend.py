@@ -23,7 +23,7 @@ from rich.table import Table
 
 from umair_jax import load_run, results, settings
 from umair_jax.memory import keep_freed_memory
-from umair_jax.recommending import everyone, output, person, recommender, sheet
+from umair_jax.recommending import everyone, output, person, recommender, retriever, sheet
 from umair_jax.recommending.choice import ChoiceConfig
 from umair_jax.recommending.filters import Filters
 from umair_jax.recommending.person import Person
@@ -177,7 +177,8 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"got {got}; expected one of --user, --like, --image, --all")
     request = request_of(values)
     console = Console()
-    found = recommender.load(values.workdir, values.checkpoint, console)
+    towers = retriever.load(values.retrieval, console) if values.retrieval else None
+    found = recommender.load(values.workdir, values.checkpoint, console, towers)
     for tag in found.unknown_tags(request.filters):
         console.print(f"[bold]--block_tags:[/bold] no drawing has the tag {tag!r}", markup=True)
     kind = next(iter(asked))

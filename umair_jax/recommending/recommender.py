@@ -29,7 +29,13 @@ TASK = "bookmarks"
 
 @runtime_checkable
 class Retriever(Protocol):
-    """Finds the drawings that are worth ranking."""
+    """Finds the drawings that are worth ranking.
+
+    Attributes:
+        catalogue: Fingerprint of the catalogue whose rows it gives.
+    """
+
+    catalogue: str
 
     def candidates(
         self, people: Sequence[Person], allowed: Sequence[Bool[np.ndarray, " N1"]], count: int
@@ -120,6 +126,11 @@ class Recommender:
         """
         job = run.bookmarks
         self.dataset: Dataset = job.dataset
+        if retriever and retriever.catalogue != job.dataset.catalogue_fingerprint:
+            raise ValueError(
+                "retrieval: got a run over another catalogue than the ranker's; expected one that "
+                "was trained with the same --config.data"
+            )
         self.step = run.step
         self.moment = moment_after(job.dataset)
         self.modalities = tuple(job.task.modality_names)

@@ -12,7 +12,9 @@ from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.fold_in import FoldIn
 from umair_jax.load_run import LoadedRun
+from umair_jax.models.ranker import RankerConfig
 from umair_jax.recommending.person import Person
+from umair_jax.recommending.sides import Sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,21 +39,23 @@ class Scorer:
         """Counts every item's views and bookmarks before the moment, once.
 
         Args:
-            run: A run of the ranker.
+            run: A run of a ranker.
             moment: Unix seconds.
 
         Raises:
             ValueError: People cannot be folded in, see FoldIn.
         """
         job = run.bookmarks
-        config = job.features
         self._run, self._batch, self.moment = run, job.eval.batch_size, moment
         self._modalities = len(job.task.modality_names)
-        self._fold_in = FoldIn(job.dataset, job.data, config)
+        self._fold_in = FoldIn(job.dataset, job.data, job.features)
         every = np.arange(1, len(job.dataset.items) + 1, dtype=np.int32)
         self._columns = ranking.columns_at(
-            job.dataset, job.data, config, user=0, state=0, item=every, moment=moment
+            job.dataset, job.data, job.features, user=0, state=0, item=every, moment=moment
         )
+        self._sides = None
+        if isinstance(job.task.config, RankerConfig):
+            self._sides = Sides(run, self._columns, self._batch)
 
     def __call__(
         self, people: Sequence[Person], items: Sequence[Int[np.ndarray, " _"]]
@@ -70,11 +74,14 @@ class Scorer:
             return [self._empty(rows) for rows in items]
         who = np.repeat(np.arange(len(people), dtype=np.int32), counts)
         place = np.concatenate(items) - 1  # columns have no row 0
-        columns = {name: column[place] for name, column in self._columns.items()}
-        columns["user"] = np.array([p.user for p in people], np.int32)[who]
-        columns["state"] = who
+        users = np.array([p.user for p in people], np.int32)
         states = self._fold_in.states([p.bookmarks for p in people], self.moment)
-        found = self._run.predict(BatchSource(columns, self._batch, shuffle=False), states)
+        if self._sides is not None:
+            found = self._sides(users, states, who, place)
+        else:
+            columns = {name: column[place] for name, column in self._columns.items()}
+            columns |= {"user": users[who], "state": who}
+            found = self._run.predict(BatchSource(columns, self._batch, shuffle=False), states)
         ends = np.cumsum(counts)[:-1]
         parts = (np.split(found[name], ends) for name in ("probability", "weights"))
         return [Scores(*one) for one in zip(items, *parts, strict=True)]
