@@ -191,6 +191,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optim.eps = 1e-7
     config.optim.momentum = 0.0
     config.optim.ema_decay = 0.995
+    config.optim.rates = ()
 
     config.tables = ConfigDict()
     config.tables.name = "rowwise_adagrad"

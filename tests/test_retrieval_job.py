@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -61,7 +62,7 @@ def joined(made, console):
     dataset = small_world.dataset(rows=400, users=9, items=ITEMS, seconds=300)
     bank = small_world.bank(items=ITEMS)
     data = ranking.build(dataset, bank, made["schema"].schema(), made["features"])
-    return bookmarks.Loaded(dataset, data)
+    return bookmarks.Loaded(dataset, data, Path())
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, Int32
+from jaxtyping import Bool, Float32, Float64, Int8, Int32
 
 from umair_jax.data import splits
 from umair_jax.data.dataset import Dataset, Interactions
@@ -235,17 +235,34 @@ def _present(bank: FeatureBank, name: str) -> Bool[np.ndarray, " N1"]:
     return bank.has_text if name == "text" else bank.has_image
 
 
-def _vectors(bank: FeatureBank, config: RankingConfig) -> dict[str, Float32[np.ndarray, "N1 _"]]:
-    vectors = {}
+def scales(
+    bank: FeatureBank, config: RankingConfig
+) -> dict[str, tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, " D"]]]:
+    """Mean and deviation that standardise each of VECTORS; those without are left as they are."""
+    found = {}
     for name in VECTORS:
-        array, present = getattr(bank, name), _present(bank, name)
-        if name == "style" and config.log_style:
-            array = np.where(present[:, None], log_gram(array), 0)
+        present = _present(bank, name)
+        if config.standardise and name not in config.zero and present.any():
+            found[name] = moments(_raw(bank, name, config)[present])
+    return found
+
+
+def _raw(bank: FeatureBank, name: str, config: RankingConfig) -> Float32[np.ndarray, "N1 _"]:
+    array = getattr(bank, name)
+    if name == "style" and config.log_style:
+        array = np.where(_present(bank, name)[:, None], log_gram(array), 0)
+    return array
+
+
+def _vectors(bank: FeatureBank, config: RankingConfig) -> dict[str, Float32[np.ndarray, "N1 _"]]:
+    vectors, known = {}, scales(bank, config)
+    for name in VECTORS:
+        array = _raw(bank, name, config)
         if name in config.zero:
             array = np.zeros_like(array)
-        elif config.standardise and present.any():
-            mean, deviation = moments(array[present])
-            array = np.where(present[:, None], (array - mean) / deviation, 0)
+        elif name in known:
+            mean, deviation = known[name]
+            array = np.where(_present(bank, name)[:, None], (array - mean) / deviation, 0)
         vectors[name] = array.astype(np.float32)
     return vectors
 

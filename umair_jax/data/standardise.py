@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float64
 
-_SMALLEST_GRAM = 1e-6
+SMALLEST_GRAM = 1e-6
 
 
 def log_gram(style: Float[np.ndarray, "N S"]) -> Float[np.ndarray, "N S"]:
     """Logarithms of style vectors: maxima of Gram matrices span orders of magnitude."""
-    return np.log(np.maximum(style, _SMALLEST_GRAM))
+    return np.log(np.maximum(style, SMALLEST_GRAM))
 
 
 def moments(

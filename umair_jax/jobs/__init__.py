@@ -11,7 +11,7 @@ from rich.console import Console
 
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
-from umair_jax.jobs import bookmarks, image_tags, retrieval, text_pairs
+from umair_jax.jobs import bookmarks, image_tags, joint, retrieval, text_pairs
 from umair_jax.training.evaluation import Arrays, Evaluator
 from umair_jax.training.loop import Task
 from umair_jax.training.settings import FitConfig
@@ -20,6 +20,7 @@ from umair_jax.training.state import State
 JOBS = {
     "bookmarks": bookmarks.assemble,
     "image_tags": image_tags.assemble,
+    "joint": joint.assemble,
     "retrieval": retrieval.assemble,
     "text_pairs": text_pairs.assemble,
 }

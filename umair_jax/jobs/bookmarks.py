@@ -172,10 +172,12 @@ class Loaded:
     Attributes:
         dataset: Items, users and log.
         data: The same as columns and context.
+        bank_dir: Folder of the feature bank, and of the encoders that made it.
     """
 
     dataset: Dataset
     data: RankingData
+    bank_dir: Path
 
 
 def load(config: ConfigDict, console: Console) -> Loaded:
@@ -199,7 +201,8 @@ def joined(made: Mapping[str, Any], console: Console) -> Loaded:
     key = bank_key(dataset.catalogue_fingerprint, made["extract"])
     folder = bank_folder(made["data"].root, key)
     bank = extract(dataset, made["extract"], folder, console=console)
-    return Loaded(dataset, ranking.build(dataset, bank, schema, made["features"]))
+    data = ranking.build(dataset, bank, schema, made["features"])
+    return Loaded(dataset, data, folder)
 
 
 def assemble(config: ConfigDict, console: Console, loaded: Loaded | None = None) -> BookmarksJob:

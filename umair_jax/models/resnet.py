@@ -218,8 +218,8 @@ class Stage(nnx.Module):
         sums = []
         for i in range(self.blocks):
             block = getattr(self, f"block{i}")
-            if train and self.remat == "block":
-                total, x = _rematerialised(block, x)
+            if self.remat == "block":
+                total, x = _rematerialised(block, x, train)
             else:
                 total, x = block(x, train)
             sums.append(total)
@@ -329,9 +329,9 @@ def _pads(padding: str, size: int) -> str | tuple[tuple[int, int], tuple[int, in
 
 
 def _rematerialised(
-    block: Bottleneck, x: Float[Array, "B H W C"]
+    block: Bottleneck, x: Float[Array, "B H W C"], train: bool
 ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
-    """The block's outputs in training; only `x` is kept for the way back.
+    """The block's outputs; only `x` is kept for the way back, where there is one.
 
     A pure function of parameters, statistics and input goes under `jax.checkpoint`. It returns the
     new statistics, because what is written to a module inside a transformation is lost.
@@ -341,7 +341,7 @@ def _rematerialised(
     @jax.checkpoint
     def run(params, stats, x):
         copy = nnx.merge(graph, params, stats)
-        return copy(x, train=True), nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
+        return copy(x, train), nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
 
     outputs, updated = run(nnx.to_pure_dict(params), nnx.to_pure_dict(stats), x)
     nnx.replace_by_pure_dict(stats, updated)

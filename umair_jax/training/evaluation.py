@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -36,12 +36,32 @@ class Evaluator:
     final_only: bool = False
 
 
+@runtime_checkable
+class RefreshesContext(Protocol):
+    """A task some of whose context follows from what is trained, such as items' vectors."""
+
+    def refreshed(
+        self,
+        params: Any,
+        stats: Any,
+        context: Mapping[str, jax.Array],
+        mesh: Mesh,
+        stop: Callable[[], bool],
+    ) -> Mapping[str, jax.Array] | None:
+        """The context that these parameters give, each array placed as before.
+
+        Asked once for a state, before any of its predictions. None if ``stop`` says True.
+        """
+        ...
+
+
 class Predictor:
     """Runs a task's ``predict`` over all examples of a source; compiles once a batch shape."""
 
     def __init__(self, task: Any, mesh: Mesh) -> None:
         """Prepares the jitted function; ``task`` is a ``loop.Task``."""
-        self.mesh = mesh
+        self.mesh, self._task = mesh, task
+        self._refreshed: tuple[Any, Mapping[str, jax.Array]] | None = None
 
         def predict(params: Any, stats: Any, context: Any, batch: Any) -> Any:
             rows = task.table_rows(context, batch)
@@ -72,6 +92,15 @@ class Predictor:
             Name -> array [E, ...] in the order of the examples; None if told to stop.
         """
         params, stats = judged(state)
+        if isinstance(self._task, RefreshesContext):
+            # A state is known by its step's array: every update makes another one.
+            if self._refreshed is None or self._refreshed[0] is not state["step"]:
+                self._refreshed = None
+                found = self._task.refreshed(params, stats, context, self.mesh, stop)
+                if found is None:
+                    return None
+                self._refreshed = state["step"], found
+            context = self._refreshed[1]
         place = BatchPlacer(self.mesh, source.batch_size)
         pending: deque[Any] = deque()
         parts: list[Arrays] = []

@@ -47,6 +47,9 @@ class OptimConfig:
         momentum: of ``sgd``; 0 is plain.
         ema_decay: share that the average of the network's weights (and BatchNorm statistics) keeps
             at each update; evaluation and export then use the average. 0 keeps no average.
+        rates: (regular expression, factor) pairs for the paths of the network; the first that
+            matches multiplies the learning rate, and with it the decay, of that parameter. Factor
+            0 leaves it as it is, bit for bit, and out of ``clip_norm``. What none matches has 1.
     """
 
     name: str = "adam"
@@ -62,9 +65,10 @@ class OptimConfig:
     eps: float = 1e-7
     momentum: float = 0.0
     ema_decay: float = 0.0
+    rates: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks names, ranges and the regular expression."""
+        """Checks names, ranges and the regular expressions."""
         _one_of("optimiser", self.name, NAMES)
         _one_of("schedule", self.schedule, SCHEDULES)
         if self.learning_rate <= 0:
@@ -76,12 +80,11 @@ class OptimConfig:
         for field in ("weight_decay", "clip_norm", "final_fraction", "momentum"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
-        try:
-            re.compile(self.decay_mask)
-        except re.error as error:
-            raise ValueError(
-                f"decay_mask {self.decay_mask!r} is no regular expression: {error}"
-            ) from error
+        _check_expression("decay_mask", self.decay_mask)
+        for expression, factor in self.rates:
+            _check_expression("rates", expression)
+            if factor < 0:
+                raise ValueError(f"rates: got {factor} for {expression!r}; expected 0 or more")
 
 
 def schedule_factor(config: OptimConfig, total_steps: int) -> Schedule:
@@ -111,15 +114,28 @@ class Optimiser:
         factor: schedule as a share of the peak rate, also followed by the tables.
         learning_rate: the peak rate.
         ema_decay: of the average of the weights; 0 = none.
+        rates: (regular expression, factor of the rate) pairs, see OptimConfig.
     """
 
     transform: optax.GradientTransformation
     factor: Schedule
     learning_rate: float
     ema_decay: float = 0.0
+    rates: tuple[tuple[str, float], ...] = ()
 
     def init(self, params: Tree) -> dict[str, Any]:
-        """State for these parameters: nested dictionaries of arrays."""
+        """State for these parameters: nested dictionaries of arrays.
+
+        Raises:
+            ValueError: an expression of ``rates`` matches no parameter.
+        """
+        paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+        for expression, _ in self.rates:
+            if not any(re.search(expression, path) for path in paths):
+                raise ValueError(
+                    f"optim.rates: got {expression!r}, which matches no parameter; expected an "
+                    f"expression for paths such as {paths[0]!r}"
+                )
         return to_plain(self.transform.init(params))
 
     def update(
@@ -127,17 +143,34 @@ class Optimiser:
     ) -> tuple[Tree, dict[str, Any]]:
         """Parameters and state after one step; ``step`` counts the updates made before it."""
         like = jax.eval_shape(self.transform.init, params)
+        factors = jax.tree_util.tree_map_with_path(lambda keys, _: self._factor(keys), params)
+        gradients = jax.tree.map(lambda g, f: g if f else jnp.zeros_like(g), gradients, factors)
         changes, new = self.transform.update(gradients, from_plain(state, like), params)
         rate = -self.rate(step)
-        return jax.tree.map(lambda p, c: p + rate * c, params, changes), to_plain(new)
+        moved = jax.tree.map(lambda p, c, f: p + rate * f * c if f else p, params, changes, factors)
+        return moved, to_plain(new)
+
+    def _factor(self, keys: Any) -> float:
+        path = path_of(keys)
+        return next((f for expression, f in self.rates if re.search(expression, path)), 1.0)
 
     def average(self, old: Tree, new: Tree, step: Int[Array, ""]) -> Tree:
         """The moving average after one more update.
 
         It keeps at most (1 + step) / (10 + step), so that the initial weights are soon forgotten.
+
+        Args:
+            old: the average, by kind: the network's weights, its statistics.
+            new: the same after the update.
+            step: updates made before it.
         """
         keep = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
-        return jax.tree.map(lambda a, b: keep * a + (1 - keep) * b, old, new)
+
+        def mean(keys: Any, a: Any, b: Any) -> Any:
+            # What does not move shall not be rounded either; the first key is the kind.
+            return keep * a + (1 - keep) * b if self._factor(keys[1:]) else b
+
+        return jax.tree_util.tree_map_with_path(mean, old, new)
 
     def rate(self, step: Int[Array, ""] | int) -> Float[Array, ""] | float:
         """Learning rate of the update that follows ``step`` earlier ones."""
@@ -175,6 +208,7 @@ def make_optimiser(config: OptimConfig, total_steps: int) -> Optimiser:
         schedule_factor(config, total_steps),
         config.learning_rate,
         config.ema_decay,
+        config.rates,
     )
 
 
@@ -211,6 +245,13 @@ def from_plain(plain: Any, like: Any) -> Any:
 
 def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and not value)
+
+
+def _check_expression(what: str, expression: str) -> None:
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"{what} {expression!r} is no regular expression: {error}") from error
 
 
 def _one_of(what: str, name: str, allowed: tuple[str, ...]) -> None:

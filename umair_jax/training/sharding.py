@@ -199,12 +199,19 @@ class BatchPlacer:
         self.rows = slice(min(low for low, _, _ in bounds), max(high for _, high, _ in bounds))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Global arrays [B, ...] from this host's rows of them."""
+        """Global arrays [B, ...] from this host's rows of them.
+
+        An array may have fewer rows than the batch (one a distinct item, say), as long as the data
+        axis divides them; this host then gives the same share of them as of the batch.
+        """
+        share = self.rows.stop - self.rows.start
         # With several hosts JAX takes this for a transfer in passing, which the loop forbids.
         with jax.transfer_guard_host_to_device("allow"):
             return {
                 name: jax.make_array_from_process_local_data(
-                    self._sharding, array, (self._batch_size, *array.shape[1:])
+                    self._sharding,
+                    array,
+                    (len(array) * self._batch_size // share, *array.shape[1:]),
                 )
                 for name, array in batch.items()
             }
