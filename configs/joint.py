@@ -1,6 +1,6 @@
 """End to end: the main job, and both encoders learn from the bookmarks.
 
-    python -m umair_jax.train --config=configs/joint.py
+python -m umair_jax.train --config=configs/joint.py
 """
 
 from ml_collections import ConfigDict

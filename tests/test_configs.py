@@ -18,6 +18,7 @@ from umair_jax.data.ranking import RankingData
 from umair_jax.data.schema import Schema
 from umair_jax.jobs import bookmarks as bookmarks_job
 from umair_jax.jobs import image_tags as image_tags_job
+from umair_jax.jobs import joint as joint_job
 from umair_jax.jobs import retrieval as retrieval_job
 from umair_jax.jobs import text_pairs as text_pairs_job
 from umair_jax.models.image_encoder import ImageEncoder
@@ -31,6 +32,7 @@ TABLES = {"paper_table", "ablation_table"}
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in {"__init__", *TABLES})
 SECTIONS = {
     "bookmarks": bookmarks_job.SECTIONS | {"model": None, "train": TrainConfig},
+    "joint": joint_job.SECTIONS | {"model": None, "train": TrainConfig},
     "image_tags": image_tags_job.SECTIONS | {"train": TrainConfig},
     "retrieval": retrieval_job.SECTIONS | {"train": TrainConfig},
     "text_pairs": text_pairs_job.SECTIONS | {"train": TrainConfig},
@@ -40,6 +42,9 @@ DERIVED = {
     "bookmarks.model": set(bookmarks.shape_of(Schema.paper())),
     "bookmarks.train": {"seed"},
     "bookmarks.extract.text": {"vocabulary"},
+    "joint.model": set(bookmarks.shape_of(Schema.paper())),
+    "joint.train": {"seed"},
+    "joint.extract.text": {"vocabulary"},
     "image_tags.train": {"seed"},
     "retrieval.model": set(bookmarks.shape_of(Schema.paper())),
     "retrieval.train": {"seed"},

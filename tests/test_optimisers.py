@@ -189,3 +189,46 @@ def test_paths_of_a_state_do_not_depend_on_the_number_of_stages():
 def test_mistakes_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         OptimConfig(**change)
+
+
+def rated(*rates, **options):
+    return OptimConfig("adamw", 0.1, weight_decay=0.3, rates=rates, **options)
+
+
+def test_the_first_rate_that_matches_multiplies_the_step():
+    given = gradients(1)
+    whole = run(rated(), given)
+    found = run(rated(("0/kernel", 0.25), ("^layers/0/", 0.5)), given)
+    factors = {"layers": {0: {"kernel": 0.25, "bias": 0.5}, 1: {"scale": 1.0}}}
+    assert_close(
+        jax.tree.map(lambda new, old: new - old, found, PARAMS),
+        jax.tree.map(lambda new, old, f: f * (new - old), whole, PARAMS, factors),
+        atol=1e-6,
+    )
+
+
+def test_a_rate_of_zero_leaves_parameters_and_their_average_as_they_are():
+    given = gradients(5, size=100.0)
+    config = rated(("^layers/0/", 0.0), clip_norm=1.0, ema_decay=0.9)
+    found = run(config, given)
+    for name, leaf in PARAMS["layers"][0].items():
+        np.testing.assert_array_equal(found["layers"][0][name], leaf)
+    assert (found["layers"][1]["scale"] != PARAMS["layers"][1]["scale"]).all()
+    # What does not learn has no share in the norm that is clipped.
+    alone = [{"layers": g["layers"] | {0: jax.tree.map(jnp.zeros_like, g["layers"][0])}}
+             for g in given]  # fmt: skip
+    assert_close(found["layers"][1], run(config, alone)["layers"][1], rtol=0)
+    optimiser = make_optimiser(config, 10)
+    average = optimiser.average({"net": PARAMS}, {"net": PARAMS}, jnp.int32(7))
+    np.testing.assert_array_equal(
+        average["net"]["layers"][0]["kernel"], PARAMS["layers"][0]["kernel"]
+    )
+
+
+def test_wrong_rates_are_named():
+    with pytest.raises(ValueError, match=r"optim\.rates: got 'image/'.*paths such as 'layers/0"):
+        make_optimiser(rated(("layers", 1.0), ("image/", 0.1)), 10).init(PARAMS)
+    with pytest.raises(ValueError, match=r"rates '\(' is no regular expression"):
+        rated(("(", 1.0))
+    with pytest.raises(ValueError, match=r"rates: got -1\.0 for 'a'; expected 0 or more"):
+        rated(("a", -1.0))

@@ -191,7 +191,7 @@ def test_gradients_reach_every_parameter():
     assert np.abs(updated["bn1"]["mean"]).max() > 0
 
 
-def training_step(remat, blocks=(2,)):
+def training_step(remat, blocks=(2,), train=True):
     """(params, stats) -> (loss, (outputs, new statistics)) and its arguments."""
     cfg = ResNetConfig(base_width=4, blocks=blocks, remat=remat)
     graph, params, stats = nnx.split(ResNet(cfg, rngs=HostDraws(1)), nnx.Param, nnx.BatchStat)
@@ -199,7 +199,7 @@ def training_step(remat, blocks=(2,)):
 
     def loss(params, stats):
         model = nnx.merge(graph, params, stats)
-        sums = model(x, train=True)
+        sums = model(x, train)
         updated = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return jnp.square(jax.nn.relu(sums[-1][-1])).mean(), (sums, updated)
 
@@ -222,10 +222,11 @@ def test_rematerialised_blocks_change_no_output_gradient_or_statistic():
         assert np.abs(new - old).max() > 0
 
 
-def test_rematerialised_blocks_keep_less_for_the_way_back():
+@pytest.mark.parametrize("train", [True, False])
+def test_rematerialised_blocks_keep_less_for_the_way_back(train):
     kept = {}
     for remat in resnet.REMATS:
-        loss, params, stats = training_step(remat, blocks=(3, 4))
+        loss, params, stats = training_step(remat, (3, 4), train)
         residuals = functools.partial(jax.vjp, lambda p, loss=loss, stats=stats: loss(p, stats)[0])
         leaves = jax.tree.leaves(jax.eval_shape(lambda p, r=residuals: r(p)[1], params))
         kept[remat] = sum(leaf.size for leaf in leaves if leaf.ndim == 4)

@@ -138,6 +138,15 @@ def test_batches_are_spread_over_data(devices, model):
     assert {s.data.shape for s in batch["item"].addressable_shards} == {(16 // parts,)}
 
 
+def test_an_array_of_a_batch_may_have_fewer_rows():
+    mesh = mesh_of()
+    items = np.arange(24).reshape(8, 3)
+    placed = BatchPlacer(mesh, 16)({"items": items, "item": np.zeros(16)})
+    assert placed["items"].sharding == NamedSharding(mesh, P("data"))
+    np.testing.assert_array_equal(np.asarray(placed["items"]), items)
+    assert placed["item"].shape == (16,)
+
+
 def test_batches_that_do_not_divide():
     with pytest.raises(ValueError, match="batch_size 12 does not divide over 8 devices"):
         BatchPlacer(mesh_of(), 12)

@@ -44,10 +44,10 @@ class RefreshesContext(Protocol):
         self,
         params: Any,
         stats: Any,
-        context: Mapping[str, jax.Array],
+        context: Mapping[str, jax.Array | np.ndarray],
         mesh: Mesh,
         stop: Callable[[], bool],
-    ) -> Mapping[str, jax.Array] | None:
+    ) -> Mapping[str, jax.Array | np.ndarray] | None:
         """The context that these parameters give, each array placed as before.
 
         Asked once for a state, before any of its predictions. None if ``stop`` says True.
@@ -61,7 +61,7 @@ class Predictor:
     def __init__(self, task: Any, mesh: Mesh) -> None:
         """Prepares the jitted function; ``task`` is a ``loop.Task``."""
         self.mesh, self._task = mesh, task
-        self._refreshed: tuple[Any, Mapping[str, jax.Array]] | None = None
+        self._refreshed: tuple[Any, Mapping[str, jax.Array | np.ndarray]] | None = None
 
         def predict(params: Any, stats: Any, context: Any, batch: Any) -> Any:
             rows = task.table_rows(context, batch)
