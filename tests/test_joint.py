@@ -162,6 +162,7 @@ def test_vectors_are_scaled_as_the_main_job_scales_them(job, options):
         np.testing.assert_allclose(found, expected.context[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_they_are_with_the_weights_of_the_package(root):
     shape = base_file.get_config().extract
     changes = {
@@ -254,7 +255,11 @@ def plain_config(config):
 
 def test_the_same_on_any_number_of_devices(job):
     source = functools.partial(
-        DistinctItemSource, job.data.columns, job.task.inputs, 16, index=job.data.rows("train")
+        DistinctItemSource,
+        job.data.columns,
+        job.task.encoder_inputs,
+        16,
+        index=job.data.rows("train"),
     )
     losses, vectors = {}, {}
     for devices in (1, 2, 4, 8):

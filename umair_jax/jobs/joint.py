@@ -72,7 +72,7 @@ class JointJob(BookmarksJob):
         train = self.fit.train
         return DistinctItemSource(
             self.data.columns,
-            self.task.inputs,
+            self.task.encoder_inputs,
             train.batch_size,
             seed=train.seed,
             index=self.data.rows("train"),

@@ -110,7 +110,7 @@ class JointTask(BookmarksTask):
                 f"features vector_dtype: got {features.vector_dtype!r}, expected 'float32': vectors"
                 " that are trained are not rounded"
             )
-        self.inputs, self.options = inputs, options
+        self.encoder_inputs, self.options = inputs, options
         self._features, self._scales = features, dict(scales)
         self._shapes = image.cfg, text.cfg
         self._image, params, stats = nnx.split(image, nnx.Param, nnx.BatchStat)
@@ -149,11 +149,11 @@ class JointTask(BookmarksTask):
         self,
         params: Any,
         stats: Any,
-        context: Mapping[str, jax.Array],
+        context: Mapping[str, Any],
         mesh: Mesh,
         stop: Callable[[], bool] = lambda: False,
     ) -> Mapping[str, jax.Array] | None:
-        """The context with the vectors that these weights give every item, each encoded once.
+        """The vectors that these weights give all items, each of which is encoded once.
 
         Args:
             params: Parameters, on the mesh.
@@ -163,13 +163,14 @@ class JointTask(BookmarksTask):
             stop: Asked between batches; True gives up.
 
         Returns:
-            The context, its vectors where they were; None if told to stop.
+            "content", "style" and "text", as far as the schema has them, in place of those of the
+            context; None if told to stop.
         """
         if self._encode is None or self._encode[0] != mesh:
             self._encode = mesh, self._compiled(mesh)
         encode, devices = self._encode[1], mesh.shape["data"]
         size = -(-self.options.encode_batch // devices) * devices
-        place, count = BatchPlacer(mesh, size), len(self.inputs.pixels)
+        place, count = BatchPlacer(mesh, size), len(self.encoder_inputs.pixels)
         net = {name: params["net"][name] for name in ("image", "text")}
         pending: deque[Any] = deque()
         parts: list[dict[str, np.ndarray]] = []
@@ -177,7 +178,7 @@ class JointTask(BookmarksTask):
             if stop():
                 return None
             rows = np.minimum(np.arange(start, start + size), count - 1)
-            batch = place(self.inputs.take(rows[place.rows]))
+            batch = place(self.encoder_inputs.take(rows[place.rows]))
             pending.append(encode(net, stats["image"], context["present"], batch))
             # Read a batch while the next one is computed.
             if len(pending) > 1:
@@ -187,7 +188,7 @@ class JointTask(BookmarksTask):
             name: np.concatenate([part[name] for part in parts])[:count]
             for name in self._modalities
         }
-        return {**context, **{name: _like(context[name], found[name]) for name in found}}
+        return {name: _like(context[name], found[name]) for name in found}
 
     def _compiled(self, mesh: Mesh) -> Callable[..., Any]:
         def encode(net: Any, stats: Any, present: Any, batch: Any) -> Any:
@@ -215,15 +216,16 @@ class JointTask(BookmarksTask):
             nnx.update(module, state)
         return image, text
 
-    def _inputs(self, rows: Any, context: Any, batch: Any) -> RankerInputs:
-        inputs = super()._inputs(rows, context, batch)
+    def inputs(self, rows: Any, context: Any, batch: Any) -> RankerInputs:
+        """As in BookmarksTask; in training with the vectors that the encoders give now."""
+        found = super().inputs(rows, context, batch)
         if _ENCODED not in context:
-            return inputs
+            return found
         encoded, slot = context[_ENCODED], batch[SLOT]
-        return inputs._replace(
+        return found._replace(
             modalities={
                 name: encoded[name].at[slot].get(mode="promise_in_bounds")
-                for name in inputs.modalities
+                for name in found.modalities
             }
         )
 

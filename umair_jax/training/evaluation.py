@@ -44,11 +44,11 @@ class RefreshesContext(Protocol):
         self,
         params: Any,
         stats: Any,
-        context: Mapping[str, jax.Array | np.ndarray],
+        context: Mapping[str, Any],
         mesh: Mesh,
         stop: Callable[[], bool],
-    ) -> Mapping[str, jax.Array | np.ndarray] | None:
-        """The context that these parameters give, each array placed as before.
+    ) -> Mapping[str, jax.Array] | None:
+        """The arrays of the context that these parameters change, placed as they are in it.
 
         Asked once for a state, before any of its predictions. None if ``stop`` says True.
         """
@@ -61,7 +61,7 @@ class Predictor:
     def __init__(self, task: Any, mesh: Mesh) -> None:
         """Prepares the jitted function; ``task`` is a ``loop.Task``."""
         self.mesh, self._task = mesh, task
-        self._refreshed: tuple[Any, Mapping[str, jax.Array | np.ndarray]] | None = None
+        self._refreshed: tuple[Any, Mapping[str, jax.Array]] | None = None
 
         def predict(params: Any, stats: Any, context: Any, batch: Any) -> Any:
             rows = task.table_rows(context, batch)
@@ -100,7 +100,7 @@ class Predictor:
                 if found is None:
                     return None
                 self._refreshed = state["step"], found
-            context = self._refreshed[1]
+            context = {**context, **self._refreshed[1]}
         place = BatchPlacer(self.mesh, source.batch_size)
         pending: deque[Any] = deque()
         parts: list[Arrays] = []
