@@ -1,6 +1,6 @@
 """End to end: the main job, and both encoders learn from the bookmarks.
 
-python -m umair_jax.train --config=configs/joint.py
+    python -m umair_jax.train --config=configs/joint.py
 """
 
 from ml_collections import ConfigDict
@@ -19,19 +19,19 @@ def get_config(arg: str = "") -> ConfigDict:
         config.export = ConfigDict()
         config.export.dtype = "float32"
 
-        config.extract.image.image_size = 64
         # An update encodes as many pictures as its batch has items: about as many as examples.
-        config.train.batch_size = 128
+        config.extract.image.image_size = 64
+        config.train.batch_size = 64
         config.train.epochs = 0.0  # steps instead
-        config.train.steps = 400
+        config.train.steps = 300
         config.train.log_every_steps = 20
-        config.train.eval_every_steps = 200
+        config.train.eval_every_steps = 100
         config.train.checkpoint_every_steps = 100
 
-        # First match wins. Trained encoders need small steps, or the first updates of a ranker
-        # that knows nothing yet undo what they have learned.
+        # The ranker starts from nothing: at its rate the first updates would undo what trained
+        # encoders know, and random ones with the statistics of the start frozen would explode.
         config.optim.rates = (("^image/", 0.1), ("^text/", 0.1))
-        # With frozen statistics a kernel that shrinks is not made up for by its BatchNorm.
+        # With frozen statistics no BatchNorm makes up for a kernel that shrinks.
         config.optim.decay_mask = r"^ranker/(?!.*(bias|scale)).*$"
         config.optim.clip_norm = 1.0
         config.optim.ema_decay = 0.99
