@@ -29,12 +29,15 @@ HIDDEN = {"InputShapes", "TrainConfig.seed"}
 
 def sections() -> Iterator[tuple[str, str, dict[str, type], tuple[str, ...]]]:
     """Config file, what it is, its sections, and the sections that were described before."""
-    from umair_jax.jobs import bookmarks, image_tags, text_pairs
+    from umair_jax.jobs import bookmarks, image_tags, joint, retrieval, text_pairs
     from umair_jax.models.ranker import RankerConfig
     from umair_jax.training.settings import TrainConfig
 
     main = {**bookmarks.SECTIONS, "model": RankerConfig, "train": TrainConfig}
     yield "base", "The main job", main, ()
+    yield "joint", "Ranker and encoders, end to end", joint.SECTIONS, tuple(main)
+    towers = tuple(name for name in main if name != "model")
+    yield "retrieval", "Two towers for candidates", retrieval.SECTIONS, towers
     known = ("data", "train", *bookmarks.sections.COMMON)
     yield "image_tags", "The image encoder, trained on tags", image_tags.SECTIONS, known
     yield "text_pairs", "The text encoder, trained on pairs", text_pairs.SECTIONS, known
