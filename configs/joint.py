@@ -1,6 +1,19 @@
 """End to end: the main job, and both encoders learn from the bookmarks.
 
     python -m umair_jax.train --config=configs/joint.py
+
+300 updates, a tenth of an epoch, on the built-in drawings (simulated bookmarks, seed 0) at 64
+pixels. From random encoders (--config.extract.image_weights= --config.extract.text_weights=) the
+log loss of the training batches falls from 0.669 (updates 1 to 20) to 0.587 (281 to 300), and the
+validation AUC after 100, 200 and 300 updates is 0.6133, 0.6342 and 0.6488. Test AUC and log loss,
+beside those of the same updates with the encoders left as they are (configs/base.py with
+--config.extract.image.image_size=64 --config.train.batch_size=64 --config.train.epochs=0
+--config.train.steps=300 --config.optim.ema_decay=0.99 --config.optim.clip_norm=1):
+
+    random encoders         0.6384, 0.5911    as they are 0.6358, 0.5942
+    those of the package    0.6546, 0.5814    as they are 0.6534, 0.5824
+
+So short a training hardly pays: see docs/encoders.md.
 """
 
 from ml_collections import ConfigDict
@@ -28,9 +41,9 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.eval_every_steps = 100
         config.train.checkpoint_every_steps = 100
 
-        # The ranker starts from nothing: at its rate the first updates would undo what trained
-        # encoders know, and random ones with the statistics of the start frozen would explode.
-        config.optim.rates = (("^image/", 0.1), ("^text/", 0.1))
+        # The ranker starts from nothing, and whitening enlarges whatever moves before it: a tenth
+        # of the ranker's rate is too much, see docs/encoders.md.
+        config.optim.rates = (("^image/", 0.01), ("^text/", 0.01))
         # With frozen statistics no BatchNorm makes up for a kernel that shrinks.
         config.optim.decay_mask = r"^ranker/(?!.*(bias|scale)).*$"
         config.optim.clip_norm = 1.0

@@ -1,6 +1,7 @@
 """End to end: the ranker's loss reaches the encoders, from the task to the whole job."""
 
 import copy
+import dataclasses
 import functools
 import io
 import shutil
@@ -16,16 +17,18 @@ from rich.console import Console
 from configs import base as base_file
 from configs import joint as config_file
 from umair_jax import jobs
-from umair_jax.data import ranking
+from umair_jax.data import ranking, snapshot
 from umair_jax.data.item_batches import DistinctItemSource
 from umair_jax.data.ranking import RankingConfig
 from umair_jax.jobs import bookmarks as bookmarks_job
 from umair_jax.load_run import load
+from umair_jax.recommending import person
+from umair_jax.recommending.scorer import Scorer
 from umair_jax.tasks.bookmarks import batch_source
 from umair_jax.train import train
 from umair_jax.training import state as states
 from umair_jax.training.evaluation import Predictor
-from umair_jax.training.optimisers import make_optimiser
+from umair_jax.training.optimisers import OptimConfig, make_optimiser
 from umair_jax.training.sharding import (
     DEFAULT_RULES,
     BatchPlacer,
@@ -253,6 +256,7 @@ def plain_config(config):
     return plain
 
 
+@pytest.mark.slow
 def test_the_same_on_any_number_of_devices(job):
     source = functools.partial(
         DistinctItemSource,
@@ -261,15 +265,16 @@ def test_the_same_on_any_number_of_devices(job):
         16,
         index=job.data.rows("train"),
     )
-    losses, vectors = {}, {}
+    plain, losses, vectors = OptimConfig("sgd", 0.05), {}, {}  # less to compile than with Adam
     for devices in (1, 2, 4, 8):
-        made = Trainer(job, devices)
+        made = Trainer(job, devices, plain)
         losses[devices] = made.train(3, source(multiple=devices))
-        vectors[devices] = made.refreshed()["content"]
+        if devices in (1, 8):
+            vectors[devices] = made.refreshed()["content"]
     assert losses[1][0] != losses[1][1]
     for devices in (2, 4, 8):
         assert losses[devices] == pytest.approx(losses[1], rel=1e-4)
-        np.testing.assert_allclose(vectors[devices], vectors[1], rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(vectors[8], vectors[1], rtol=1e-3, atol=1e-3)
 
 
 def test_predictions_follow_the_weights_and_no_other_example(job):
@@ -293,6 +298,9 @@ def test_predictions_follow_the_weights_and_no_other_example(job):
     source = type(source)(source.columns, 8, shuffle=False, index=rows)
     again = fresh(made.state, made.context, source)["probability"]
     np.testing.assert_array_equal(after, again)
+    # What stands in for users keeps doing so.
+    others = made.context | {"long_term_text": 1 + made.context["long_term_text"]}
+    assert (fresh(made.state, others, source)["probability"] != after).any()
     assert fresh(made.state, made.context, source, lambda: True) is None
 
 
@@ -327,6 +335,8 @@ def test_the_main_job_runs_with_the_encoders_that_come_out(root, run):
     left = load(workdir, "best", quiet())
     params, stats = states.judged(left.state)
     found = left.job.task.refreshed(params, stats, left.context, left.predictor.mesh)
+    for name, vectors in found.items():
+        np.testing.assert_array_equal(left.context[name], vectors)
     plain = plain_config(config_of(root))
     plain.extract.image_weights = str(workdir / "image_encoder.safetensors")
     plain.extract.text_weights = str(workdir)
@@ -337,6 +347,20 @@ def test_the_main_job_runs_with_the_encoders_that_come_out(root, run):
         )
         moved = np.abs(data.context[name] - left.job.data.context[name]).max()
         assert moved > 1e-3, name
+
+
+def test_recommendations_are_made_with_the_vectors_of_the_trained_encoders(run):
+    left = load(run[0], "best", quiet())
+    job, moment = left.bookmarks, snapshot.moment_after(left.job.dataset)
+    someone = person.of_rows(np.array([3, 5], np.int32), moment)
+    drawings = np.arange(1, 21)
+    scorer = Scorer(left, moment)
+    in_two = scorer([someone], [drawings])[0].probability
+    scorer._sides = None  # pair by pair, as the predictions of a run are made
+    np.testing.assert_allclose(in_two, scorer([someone], [drawings])[0].probability, rtol=1e-4)
+    start = dataclasses.replace(left, context=place_context(job.data.context, left.predictor.mesh))
+    stale = Scorer(start, moment)([someone], [drawings])[0].probability
+    assert np.abs(stale - in_two).max() > 1e-5
 
 
 @pytest.mark.parametrize(

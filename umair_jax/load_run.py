@@ -30,7 +30,7 @@ class LoadedRun:
         job: What the run's config stands for.
         step: Updates behind the state.
         state: Parameters and statistics, on the mesh.
-        context: The task's arrays, on the mesh.
+        context: The task's arrays, on the mesh, as they are with that state.
         predictor: Runs the task; compiles once a batch shape.
     """
 
@@ -99,4 +99,7 @@ def load(workdir: str | Path, checkpoint: str, console: Console) -> LoadedRun:
     abstract = states.abstract_state(init, mesh, job.fit.mesh.rules)
     step, state, _ = checkpoints.load(workdir, abstract, checkpoint)
     context = sharding.place_context(job.task.context(), mesh, job.fit.mesh.context_rules)
-    return LoadedRun(job, step, state, context, Predictor(job.task, mesh))
+    predictor = Predictor(job.task, mesh)
+    current = predictor.current(state, context)
+    assert current is not None  # nobody can stop it
+    return LoadedRun(job, step, state, current, predictor)

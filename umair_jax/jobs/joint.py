@@ -25,7 +25,7 @@ from umair_jax.jobs import bookmarks, sections
 from umair_jax.jobs.bookmarks import BookmarksJob
 from umair_jax.models import weights
 from umair_jax.models.layers import check_choice
-from umair_jax.tasks.bookmarks import shape_of
+from umair_jax.tasks.interactions import shape_of
 from umair_jax.tasks.joint import JointConfig, JointTask
 from umair_jax.training.sharding import make_mesh
 from umair_jax.training.state import State, judged
@@ -57,13 +57,11 @@ class JointJob(BookmarksJob):
     Attributes:
         task: The ranker with its encoders.
         words: The text encoder's tokenizer.
-        max_tokens: Longest text, marks included.
         exported: Options of what the run leaves.
     """
 
     task: JointTask
     words: Tokenizer
-    max_tokens: int
     exported: ExportConfig
 
     @property
@@ -92,7 +90,7 @@ class JointJob(BookmarksJob):
         image, text = self.task.encoders(params["net"], stats)
         dtype, settings = self.exported.dtype, json.dumps(dataclasses.asdict(image.cfg))
         weights.save(image, workdir / WEIGHTS, dtype=dtype, metadata={weights.SETTINGS: settings})
-        model = TextModel(text.cfg, weights.flatten(text), self.words, self.max_tokens)
+        model = TextModel(text.cfg, weights.flatten(text), self.words, self.extract.max_tokens)
         text_model.write(model, workdir, dtype=dtype)
         return summary
 
@@ -135,7 +133,6 @@ def assemble(config: ConfigDict, console: Console) -> JointJob:
         sections.fit_config(made),
         made["eval"],
         encoders.words,
-        extract.max_tokens,
         made["export"],
     )
 

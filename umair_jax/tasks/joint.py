@@ -28,7 +28,7 @@ from umair_jax.data.ranking import RankingConfig, RankingData
 from umair_jax.data.standardise import SMALLEST_GRAM
 from umair_jax.models.image_encoder import ImageEncoder
 from umair_jax.models.initialise import HostDraws
-from umair_jax.models.inputs import InputShapes, RankerInputs
+from umair_jax.models.inputs import InputShapes
 from umair_jax.models.layers import check_choice
 from umair_jax.models.text_encoder import TextEncoder
 from umair_jax.tasks.bookmarks import BookmarksTask
@@ -135,15 +135,13 @@ class JointTask(BookmarksTask):
             net, stats["image"], batch, present, train=True, key=jax.random.fold_in(key, 1)
         )
         loss, (ranker, metrics) = super().loss(
-            net["ranker"], rows, stats["ranker"], {**context, _ENCODED: vectors}, batch, key
+            net, rows, stats, {**context, _ENCODED: vectors}, batch, key
         )
         return loss, ({"ranker": ranker, "image": image}, metrics)
 
-    def predict(
-        self, net: Any, rows: Any, stats: Any, context: Any, batch: Any
-    ) -> dict[str, jax.Array]:
-        """As in BookmarksTask, from the vectors of a refreshed context."""
-        return super().predict(net["ranker"], rows, stats["ranker"], context, batch)
+    def model(self, net: Any, stats: Any) -> Any:
+        """The ranker with these parameters and statistics."""
+        return super().model(net["ranker"], stats["ranker"])
 
     def refreshed(
         self,
@@ -216,18 +214,15 @@ class JointTask(BookmarksTask):
             nnx.update(module, state)
         return image, text
 
-    def inputs(self, rows: Any, context: Any, batch: Any) -> RankerInputs:
-        """As in BookmarksTask; in training with the vectors that the encoders give now."""
-        found = super().inputs(rows, context, batch)
+    def arrays(self, context: Any, batch: Any) -> dict[str, jax.Array]:
+        """As in InteractionsTask; vectors of items that are encoded already come from there."""
+        found = super().arrays(context, batch)
         if _ENCODED not in context:
             return found
         encoded, slot = context[_ENCODED], batch[SLOT]
-        return found._replace(
-            modalities={
-                name: encoded[name].at[slot].get(mode="promise_in_bounds")
-                for name in found.modalities
-            }
-        )
+        return found | {
+            name: encoded[name].at[slot].get(mode="promise_in_bounds") for name in self._modalities
+        }
 
     def _vectors(
         self,

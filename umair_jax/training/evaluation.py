@@ -92,22 +92,16 @@ class Predictor:
             Name -> array [E, ...] in the order of the examples; None if told to stop.
         """
         params, stats = judged(state)
-        if isinstance(self._task, RefreshesContext):
-            # A state is known by its step's array: every update makes another one.
-            if self._refreshed is None or self._refreshed[0] is not state["step"]:
-                self._refreshed = None
-                found = self._task.refreshed(params, stats, context, self.mesh, stop)
-                if found is None:
-                    return None
-                self._refreshed = state["step"], found
-            context = {**context, **self._refreshed[1]}
+        current = self.current(state, context, stop)
+        if current is None:
+            return None
         place = BatchPlacer(self.mesh, source.batch_size)
         pending: deque[Any] = deque()
         parts: list[Arrays] = []
         for batch in source.padded_batches(place.rows):
             if stop():
                 return None
-            pending.append(self._predict(params, stats, context, place(batch)))
+            pending.append(self._predict(params, stats, current, place(batch)))
             # Read a batch while the next one is computed.
             if len(pending) > 1:
                 parts.append(jax.device_get(pending.popleft()))
@@ -115,3 +109,30 @@ class Predictor:
         return {
             name: np.concatenate([part[name] for part in parts])[: len(source)] for name in parts[0]
         }
+
+    def current(
+        self,
+        state: State,
+        context: Mapping[str, jax.Array | np.ndarray],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Mapping[str, jax.Array | np.ndarray] | None:
+        """The context with what follows from a state, see RefreshesContext.
+
+        Args:
+            state: training state, as in a call.
+            context: the task's arrays.
+            stop: asked now and then; True gives up.
+
+        Returns:
+            The same arrays, the refreshed ones replaced; None if told to stop.
+        """
+        if not isinstance(self._task, RefreshesContext):
+            return context
+        # A state is known by its step's array: every update makes another one.
+        if self._refreshed is None or self._refreshed[0] is not state["step"]:
+            self._refreshed = None
+            found = self._task.refreshed(*judged(state), context, self.mesh, stop)
+            if found is None:
+                return None
+            self._refreshed = state["step"], found
+        return {**context, **self._refreshed[1]}
