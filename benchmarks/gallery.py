@@ -142,8 +142,9 @@ def recommender(items: int, root: Path, changes: dict[str, Any] | None = None) -
     schema = settings.build(SchemaConfig, sections["schema"]).schema()
     features = settings.build(RankingConfig, sections["features"])
     key = bookmarks.bank_key(dataset.catalogue_fingerprint, encoders)
-    bank = made_up_bank(bookmarks.bank_folder(root, key), key, items, encoders)
-    loaded = bookmarks.Loaded(dataset, ranking.build(dataset, bank, schema, features))
+    folder = bookmarks.bank_folder(root, key)
+    bank = made_up_bank(folder, key, items, encoders)
+    loaded = bookmarks.Loaded(dataset, ranking.build(dataset, bank, schema, features), folder)
     job = bookmarks.assemble(config, console, loaded)
     return Recommender(_initial(job))
 

@@ -306,7 +306,10 @@ def test_queries_of_the_figure_are_spread(path):
     [
         (("--task=style",), "--data: got nothing; expected a parquet file, or openclipart"),
         (("--task=style", "--data=/nowhere"), "which is no file; expected a parquet file with"),
-        (("--task=styles",), "--task=styles: value should be one of <run|weights|style|text>"),
+        (
+            ("--task=styles",),
+            "--task=styles: value should be one of <run|weights|newcomers|style|text>",
+        ),
         (("--task=style", "--data=a", "--queries=-1"), "queries: got -1, expected 0 or more"),
         (("--data=a",), "--data: got it with --task=run; expected --task=style"),
         (("--task=style", "--checkpoint=3"), "--checkpoint: got it with --task=style; expected"),

@@ -165,24 +165,6 @@ def test_vectors_are_scaled_as_the_main_job_scales_them(job, options):
         np.testing.assert_allclose(found, expected.context[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_they_are_with_the_weights_of_the_package(root):
-    shape = base_file.get_config().extract
-    changes = {
-        "data.limit": 16,
-        "extract.image": shape.image.to_dict() | {"image_size": 32, "whiten_style": 8},
-        "extract.text": shape.text.to_dict() | {"dropout": 0.0},
-        "extract.image_weights": "builtin",
-        "extract.text_weights": "builtin",
-    }
-    config = config_of(root)
-    with config.unlocked():
-        for name in ("image", "text"):
-            config.extract[name] = ConfigDict(changes.pop(f"extract.{name}"))
-    config.update_from_flattened_dict(changes)
-    assert_start_is_the_bank(jobs.assemble(config, quiet()))
-
-
 def gradients_of(job):
     made = job.task.init(jax.random.key(0))
     context = jax.tree.map(jnp.asarray, dict(job.task.context()))

@@ -7,9 +7,9 @@ import numpy as np
 import small_world
 from PIL import Image, ImageDraw
 
+from umair_jax.data.snapshot import moment_after
 from umair_jax.recommending import choice, reasons
 from umair_jax.recommending.filters import Rules
-from umair_jax.recommending.person import moment_of
 from umair_jax.recommending.recommender import Pick, Recommendations, Recommender
 from umair_jax.recommending.vectors import UnitVectors
 
@@ -47,7 +47,7 @@ class ToyRecommender(Recommender):
     """Has what the gallery asks of a Recommender."""
 
     def __init__(self, dataset):
-        self.dataset, self.moment, self.step = dataset, moment_of(dataset), 7
+        self.dataset, self.moment, self.step = dataset, moment_after(dataset), 7
         self.modalities = MODALITIES
         bank = small_world.bank(items=len(dataset.items))
         broken = np.arange(len(dataset.items) + 1) % 7 == 0
