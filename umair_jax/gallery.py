@@ -20,7 +20,7 @@ from rich.console import Console
 from umair_jax import settings
 from umair_jax.gallery_app.limits import LOOPBACK_NAMES
 from umair_jax.memory import keep_freed_memory
-from umair_jax.recommending import person, recommender
+from umair_jax.recommending import person, recommender, retriever
 from umair_jax.recommending.filters import Filters
 from umair_jax.recommending.recommender import Recommender, Request
 
@@ -103,6 +103,7 @@ def define_flags() -> None:
     """The flags of the command line; in a function, since tests call it again."""
     flags.DEFINE_string("workdir", None, "Folder of a run of the ranker.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or a number of updates.")
+    flags.DEFINE_string("retrieval", None, "Folder of a run of configs/retrieval.py: candidates.")
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen to; 0.0.0.0 = all networks.")
     flags.DEFINE_integer("port", 8000, "Port to listen to; 0 = any free one.")
     flags.DEFINE_list("names", None, "Further host names to answer to, such as a proxy's.")
@@ -135,7 +136,8 @@ def main(argv: list[str]) -> None:
     )
     console = Console()
     listening = listen(values.host, values.port)
-    found = recommender.load(values.workdir, values.checkpoint, console)
+    towers = retriever.load(values.retrieval, console) if values.retrieval else None
+    found = recommender.load(values.workdir, values.checkpoint, console, towers)
     for tag in found.unknown_tags(filters):
         console.print(f"[bold]--block_tags:[/bold] no drawing has the tag {tag!r}")
     app = make_app(found, names_of(values.host, values.names or []), filters)
