@@ -6,7 +6,7 @@ CONFIG ?= configs/base.py
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-PYTEST_ARGS ?= -n 2 --dist=loadfile
+PYTEST_ARGS ?= -n 2 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: train test check notebooks bench-gallery bench-input bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
 

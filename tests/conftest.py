@@ -16,6 +16,14 @@ from jaxtyping import install_import_hook
 install_import_hook("umair_jax", "beartype.beartype")
 
 
+# First, so that at the end no worker is left alone with one of them.
+LONGEST = ("test_local_hosts.py", "test_train.py", "test_joint.py", "test_image_tags.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
     """Keeps compiled programs, for tests that compile the same few again and again.

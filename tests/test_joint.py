@@ -248,13 +248,13 @@ def test_the_same_on_any_number_of_devices(job):
         index=job.data.rows("train"),
     )
     plain, losses, vectors = OptimConfig("sgd", 0.05), {}, {}  # less to compile than with Adam
-    for devices in (1, 2, 4, 8):
+    for devices in (1, 2, 8):
         made = Trainer(job, devices, plain)
         losses[devices] = made.train(3, source(multiple=devices))
         if devices in (1, 8):
             vectors[devices] = made.refreshed()["content"]
     assert losses[1][0] != losses[1][1]
-    for devices in (2, 4, 8):
+    for devices in (2, 8):
         assert losses[devices] == pytest.approx(losses[1], rel=1e-4)
     np.testing.assert_allclose(vectors[8], vectors[1], rtol=1e-3, atol=1e-3)
 
