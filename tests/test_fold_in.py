@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import small_world as world
 
-from umair_jax.data import ranking
 from umair_jax.data.fold_in import Bookmarks, FoldIn
 from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.stored_vectors import restored
 
 
 def at(log, row):
@@ -70,7 +70,7 @@ def test_int8_states_come_with_their_scale():
     first = np.zeros(1, np.int32)
     for name in ("long_term_text", "short_term_style"):
         size = np.abs(exact[name]).max()
-        got = ranking.restored(found, name, first)
+        got = restored(found, name, first)
         np.testing.assert_allclose(got, exact[name], atol=size * 0.02, err_msg=name)
 
 

@@ -13,22 +13,18 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from umair_jax.data.dataset import Dataset, Interactions
-from umair_jax.data.interests import (
-    Histories,
-    build_histories,
-    interest_vectors,
-    latest_bookmarks,
-)
+from umair_jax.data.interests import Histories, interest_vectors, latest_bookmarks
 from umair_jax.data.ranking import (
     HISTORY,
     VECTORS,
+    WINDOWS,
     RankingConfig,
     RankingData,
-    restored,
-    stored,
     vector_source,
 )
+from umair_jax.data.splits import TRAIN
 from umair_jax.data.state_rows import StateRows
+from umair_jax.data.stored_vectors import restored, stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +91,8 @@ class FoldIn:
                 continue
             there = self._data.context["present"][liked, VECTORS.index(vector)]
             vectors = restored(self._data.context, vector, liked)
-            long, short = interest_vectors(local, vectors, there)
-            means |= {"long_term_" + vector: long, "short_term_" + vector: short}
+            both = interest_vectors(local, vectors, there)
+            means |= {w + vector: mean for w, mean in zip(WINDOWS, both, strict=True)}
         found = {
             "state_rows": self._rows(histories),
             **stored({name: means[name] for name in self._dense}, self._config.vector_dtype),
@@ -119,14 +115,6 @@ class FoldIn:
             timestamp=np.concatenate([*(p.timestamp for p in people), moments]),
             label=label,
         )
-        config = self._config
-        found = build_histories(
-            log,
-            long_max=config.long_max,
-            short_max=config.short_max,
-            long_days=config.long_days,
-            short_days=config.short_days,
-        )
-        asked = found.state[sum(marks) :]
-        names = ("state_user", "state_end", "long_start", "short_start")
-        return dataclasses.replace(found, **{name: getattr(found, name)[asked] for name in names})
+        # Nothing of what a person says of himself is held out, whatever the split.
+        found = self._config.histories(log, np.full(len(label), TRAIN, np.int8))
+        return found.at(found.state[sum(marks) :])

@@ -53,6 +53,11 @@ class Histories:
     long_start: Int64[np.ndarray, " S"]
     short_start: Int64[np.ndarray, " S"]
 
+    def at(self, states: Int32[np.ndarray, " R"]) -> Histories:
+        """The same with the states of some interactions alone, one for each, in their order."""
+        names = ("state_user", "state_end", "long_start", "short_start")
+        return dataclasses.replace(self, **{name: getattr(self, name)[states] for name in names})
+
 
 def build_histories(
     interactions: Interactions,

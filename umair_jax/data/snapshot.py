@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from umair_jax.data import ranking, splits
@@ -37,14 +35,7 @@ def latest(
     asked = log.with_questions(users, np.zeros_like(users), moment)
     held_out = np.full(len(users), splits.TEST, np.int8)
     histories = config.histories(asked, np.append(data.split, held_out))
-    state = histories.state[len(log) :]
-    histories = dataclasses.replace(
-        histories,
-        state_user=histories.state_user[state],
-        state_end=histories.state_end[state],
-        long_start=histories.long_start[state],
-        short_start=histories.short_start[state],
-    )
+    histories = histories.at(histories.state[len(log) :])
     rows = np.arange(max(len(dataset.users), len(dataset.items)) + 1, dtype=np.int32)
     user = np.where(rows <= len(dataset.users), rows, 0)
     item = np.where(rows <= len(dataset.items), rows, 0)

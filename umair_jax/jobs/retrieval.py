@@ -21,6 +21,7 @@ from umair_jax.data.batches import BatchSource
 from umair_jax.data.catalogue_questions import CatalogueQuestions
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.snapshot import moment_after
 from umair_jax.interop import vector_index
 from umair_jax.jobs import bookmarks, sections
 from umair_jax.jobs.bookmarks import EvalConfig
@@ -183,7 +184,7 @@ class RetrievalJob:
         self, workdir: Path, state: State, predict: Callable[[BatchSource], Arrays]
     ) -> dict[str, Any]:
         """Writes the vectors of all items as of the end of the log, their ids, and the index."""
-        moment = int(self.dataset.interactions.timestamp.max()) + 1
+        moment = moment_after(self.dataset)
         columns = catalogue_questions.catalogue_at(self.dataset, self.data, self.features, moment)
         found = predict(BatchSource(columns, self.eval.batch_size, shuffle=False))[ITEM]
         vectors = np.concatenate([np.zeros_like(found[:1]), found])

@@ -187,9 +187,8 @@ class Recommender:
         """
         size, limit = self._extract.image.image_size, self._extract.pixel_limit
         square = load_square(picture, size, limit)
-        encoders = encoding.load(self._bank, self._extract)
-        batch = np.repeat(square[None], self._extract.image_batch, axis=0)
-        content, style = encoders.start_images(batch)
+        encoders = encoding.load(self._bank, dataclasses.replace(self._extract, image_batch=1))
+        content, style = encoders.start_images(square[None])
         return {"content": np.asarray(content[0]), "style": np.asarray(style[0])}
 
     def _picks(self, person: Person, scores: Scores, request: Request) -> tuple[Pick, ...]:

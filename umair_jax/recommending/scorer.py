@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int
 
-from umair_jax.data import ranking
+from umair_jax.data import catalogue_questions
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.fold_in import FoldIn
 from umair_jax.load_run import LoadedRun
@@ -49,9 +49,8 @@ class Scorer:
         self._run, self._batch, self.moment = run, job.eval.batch_size, moment
         self._modalities = len(job.task.modality_names)
         self._fold_in = FoldIn(job.dataset, job.data, job.features)
-        every = np.arange(1, len(job.dataset.items) + 1, dtype=np.int32)
-        self._columns = ranking.columns_at(
-            job.dataset, job.data, job.features, user=0, state=0, item=every, moment=moment
+        self._columns = catalogue_questions.catalogue_at(
+            job.dataset, job.data, job.features, moment
         )
         self._sides = None
         if isinstance(job.task.config, RankerConfig):

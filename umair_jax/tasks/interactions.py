@@ -14,6 +14,7 @@ from umair_jax.data import ranking
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
 from umair_jax.data.ranking import RankingData
 from umair_jax.data.schema import Schema
+from umair_jax.data.stored_vectors import SCALE
 from umair_jax.models.inputs import HISTORY_OF, PRESENT, InputShapes, RankerInputs, assemble
 from umair_jax.models.ranker import META
 from umair_jax.models.tables import TableSpec, init_table
@@ -138,7 +139,7 @@ class InteractionsTask:
             return context[name].at[index].get(mode="promise_in_bounds")
 
         def vector(name: str, index: jax.Array) -> jax.Array:
-            found, scale = gather(name, index), name + ranking.SCALE
+            found, scale = gather(name, index), name + SCALE
             return found * gather(scale, index)[..., None] if scale in context else found
 
         found = {name: vector(name, state) for name, _ in self.config.user_dense}
