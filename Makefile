@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: train test check notebooks bench-gallery bench-input bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
+.PHONY: train test check notebooks bench-frameworks bench-gallery bench-input bench-prepare bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -25,11 +25,17 @@ check: $(VENV)/.installed-dev
 notebooks: $(VENV)/.installed-dev
 	$(BIN)/jupytext --quiet --update --to ipynb colab/*.py
 
+bench-frameworks: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.frameworks $(ARGS)
+
 bench-gallery: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.gallery $(ARGS)
 
 bench-input: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.input $(ARGS)
+
+bench-prepare: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.prepare $(ARGS)
 
 bench-quality: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.quality $(ARGS)

@@ -95,6 +95,15 @@ class Runner:
         return self.usage.cpu_seconds / (len(self.usage.seconds) * self.steps)
 
 
+def train_step(task: BookmarksTask, mesh: Mesh) -> tuple[TrainStep, Any]:
+    """The step of the training loop, and a state that nothing has been trained of."""
+    optimiser, tables = make_optimiser(OptimConfig(), total_steps=1000), TableOptimConfig()
+    init = states.initialiser(task, optimiser, tables, seed=0)
+    abstract = states.abstract_state(init, mesh, MeshConfig().rules)
+    step = TrainStep(task, optimiser, tables, mesh, 0, abstract)
+    return step, states.create(init, abstract)
+
+
 def measure(
     data: RankingData,
     config: RankerConfig,
@@ -106,16 +115,10 @@ def measure(
     peak: machine.MatrixPeak,
 ) -> dict[str, Any]:
     """One case: our step and the peer's, round by round, and a matrix product between them."""
-    task = BookmarksTask(data, config)
-    optimiser, tables = make_optimiser(OptimConfig(), total_steps=1000), TableOptimConfig()
-    init = states.initialiser(task, optimiser, tables, seed=0)
-    abstract = states.abstract_state(init, mesh, MeshConfig().rules)
-    place = BatchPlacer(mesh, batch_size)
+    task, place = BookmarksTask(data, config), BatchPlacer(mesh, batch_size)
+    step, state = train_step(task, mesh)
     source = batch_source(data, "train", batch_size)
     batches = [source.batch(k) for k in range(BATCHES)]
-
-    step = TrainStep(task, optimiser, tables, mesh, 0, abstract)
-    state = states.create(init, abstract)
     cost = step.lower(state, context, place(batches[0])).compile().cost_analysis()
     flops = float((cost[0] if isinstance(cost, list) else cost)["flops"])
     peer = DenseAdamStep(task)

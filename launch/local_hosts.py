@@ -72,8 +72,7 @@ def run(planned: list[tuple[dict[str, str], list[str]]]) -> int:
                 process.send_signal(signal.SIGTERM)
                 break
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
+    before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
 
     failed: list[int] = []
 
@@ -102,6 +101,8 @@ def run(planned: list[tuple[dict[str, str], list[str]]]) -> int:
         thread.start()
     for thread in threads:
         thread.join()
+    for number, handler in before.items():
+        signal.signal(number, handler)
     return abs(failed[0]) if failed else 0
 
 

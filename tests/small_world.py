@@ -90,11 +90,11 @@ def bank(seed=0, items=ITEMS):
     return FeatureBank(*vectors, *flags, manifest={"trained": False})
 
 
-def build(data=None, vectors=None, schema=SCHEMA, **options):
+def build(data=None, vectors=None, schema=SCHEMA, folder=None, **options):
     """The columns and the context of a made-up site."""
     options = {"fractions": FRACTIONS} | options
     return ranking.build(
-        data or dataset(), vectors or bank(), schema.schema(), RankingConfig(**options)
+        data or dataset(), vectors or bank(), schema.schema(), RankingConfig(**options), folder
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from folders import picture, png_header
 
 from umair_jax.data import assemble
+from umair_jax.data.log_spool import LogSpool
 from umair_jax.data.report import Report
 from umair_jax.data.sources import RawInteractions, RawItem, RawUser
 
@@ -136,6 +137,37 @@ def test_repetitions_equal_the_obvious_way():
         }
         assert found == best
         assert sum(report.counts.values()) == len(rows) - len(best)
+
+
+@pytest.mark.parametrize("truth", [False, True])
+def test_a_log_in_parts_is_the_log_in_one(tmp_path, truth):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        rows = [(f"u{a}", f"i{b}", int(t), int(y)) for a, b, t, y in
+                zip(*rng.integers(0, (5, 4, 30, 2), (600, 4)).T, strict=True)]  # fmt: skip
+        found, reports = [], []
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for spool in (LogSpool(), LogSpool(folder, rows_at_once=90)):
+            report = Report()
+            pieces = [piece(*rows[k : k + 50], first=2 + k) for k in range(0, 600, 50)]
+            if truth:
+                pieces = [dataclasses.replace(p, true_probability=p.row / 1000) for p in pieces]
+            log = assemble.assemble_log(
+                pieces, {f"i{k}": k + 1 for k in range(3)}, assemble.People(()), report, spool
+            )  # fmt: skip
+            found.append(log)
+            reports.append(report.to_dict())
+        assert isinstance(found[1].user, np.memmap)
+        assert {p.name for p in folder.iterdir()} <= {f.name for f in dataclasses.fields(log)}
+        for field in dataclasses.fields(log):
+            one, parts = (getattr(log, field.name) for log in found)
+            if one is None:
+                assert parts is None
+            else:
+                np.testing.assert_array_equal(parts, one, strict=True)
+        assert reports[1] == reports[0]
+        assert reports[0]["problems"]["contradiction"]["count"] > 0
 
 
 def test_an_empty_log():

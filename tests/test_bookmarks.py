@@ -381,6 +381,20 @@ def test_vectors_in_less_memory_change_little(trained, dtype):
     assert np.abs(less["probability"] - full["probability"]).max() > 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_vectors_that_come_with_the_batch_change_nothing(tmp_path, dtype):
+    losses, predictions = [], []
+    for place in ("device", "host"):
+        data = data_of(vector_dtype=dtype, vectors_on=place, folder=tmp_path)
+        assert ("content" in data.context) == (place == "device")
+        trainer = Trainer(task_of(data))
+        losses.append(trainer.train(bookmarks.batch_source(data, "train", 32), 8))
+        predictions.append(trainer.predict(bookmarks.batch_source(data, "test", 32)))
+    np.testing.assert_array_equal(losses[1], losses[0])
+    for name, array in predictions[0].items():
+        np.testing.assert_array_equal(predictions[1][name], array)
+
+
 def test_a_ranker_of_another_schema_is_refused():
     data = data_of()
     shape = bookmarks.shape_of(data.schema)

@@ -157,6 +157,7 @@ def test_foreign_files_in_a_data_set_survive(tmp_path, mine):
 @pytest.mark.parametrize("stage", ["write_items", "write_users", "write_interactions"])
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interrupt_leaves_nothing_half_made(tmp_path, mine, monkeypatch, stage, there):
+    run(mine, tmp_path / "whole", seed=1)
     if there:
         run(mine, tmp_path / "data")
     before = files(tmp_path / "data")
@@ -170,8 +171,41 @@ def test_an_interrupt_leaves_nothing_half_made(tmp_path, mine, monkeypatch, stag
         with pytest.raises(KeyboardInterrupt):
             run(mine, tmp_path / "data", seed=1)
     assert files(tmp_path / "data") == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data"] * there + ["mine"]
+    # Written items are kept for the same command, beside what is there.
+    finished = [] if stage == "write_items" else [f".data.partial-{os.getpid()}"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [*finished, *["data"] * there, "mine", "whole"]
+    with monkeypatch.context() as patch:
+        if finished:
+            patch.setattr(records, "write_items", interrupted)
+        report = run(mine, tmp_path / "data", seed=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "mine", "whole"]
+    whole = store.describe(tmp_path / "whole")
+    again = store.describe(tmp_path / "data")
+    assert whole is not None
+    assert again is not None
+    for kept in ("fingerprint", "catalogue_fingerprint", "request", "report"):
+        assert again[kept] == whole[kept]
+    assert report.to_dict() == whole["report"]
+    assert {p for p, _ in files(tmp_path / "data").items() if p.suffix == ".json"} == {
+        p for p, _ in files(tmp_path / "whole").items() if p.suffix == ".json"
+    }
+
+
+def test_items_of_another_request_are_not_gone_on_with(tmp_path, mine, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_users", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(mine, tmp_path / "data", seed=1)
+    write(mine, {"images/2.png": picture(9)})
     run(mine, tmp_path / "data", seed=1)
+    run(mine, tmp_path / "whole", seed=1)
+    found = [store.load(tmp_path / name).fingerprint for name in ("data", "whole")]
+    assert found[0] == found[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "mine", "whole"]
 
 
 def test_a_killed_process_leaves_nothing_that_counts(tmp_path, mine):

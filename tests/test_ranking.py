@@ -314,6 +314,28 @@ def test_vectors_in_a_quarter_of_the_memory():
         np.testing.assert_array_equal(scale == 0, ~expected.any(axis=1))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_vectors_in_files_are_those_in_memory(tmp_path, dtype, monkeypatch):
+    there = build(vector_dtype=dtype)
+    found = build(vector_dtype=dtype, vectors_on="host", folder=tmp_path)
+    dense = {f.column for f in there.schema.dense()}
+    assert {name.removesuffix("_scale") for name in found.lookups} == dense
+    assert {*found.context, *found.lookups} == {*there.context}
+    for name, (array, by) in found.lookups.items():
+        assert isinstance(array, np.memmap)
+        assert by == ("state" if "_term_" in name else "item")
+        np.testing.assert_array_equal(array, there.context[name], strict=True)
+    # What is there is opened, and not made again.
+    monkeypatch.setattr(ranking, "interest_vectors", None)
+    again = build(vector_dtype=dtype, vectors_on="host", folder=tmp_path)
+    for name, (array, _) in again.lookups.items():
+        np.testing.assert_array_equal(array, there.context[name], strict=True)
+    monkeypatch.undo()
+    other = build(vector_dtype=dtype, vectors_on="host", folder=tmp_path, standardise=False)
+    assert (other.lookups["content"][0] != there.context["content"]).any()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_widths_are_those_of_the_bank():
     built = build()
     assert {f.column: f.width for f in built.schema.dense()} == {
@@ -379,6 +401,12 @@ def test_wrong_requests():
         RankingConfig(zero=("styles",))
     with pytest.raises(ValueError, match="vector_dtype: got 'int4', expected one of float32"):
         RankingConfig(vector_dtype="int4")
+    with pytest.raises(ValueError, match="vectors_on: got 'disk', expected one of device, host"):
+        RankingConfig(vectors_on="disk")
+    with pytest.raises(ValueError, match="'host' with a history of 3; expected 'device'"):
+        RankingConfig(vectors_on="host", history=3)
+    with pytest.raises(ValueError, match="vectors_on: got 'host' and no folder"):
+        build(vectors_on="host")
     with pytest.raises(ValueError, match="got the split 'random'"):
         RankingConfig(split="random")
     with pytest.raises(ValueError, match="three positive shares with the sum 1"):

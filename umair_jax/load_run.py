@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from umair_jax import jobs
+from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.jobs import Job
 from umair_jax.jobs.bookmarks import BookmarksJob
@@ -90,7 +91,11 @@ def load(workdir: str | Path, checkpoint: str, console: Console) -> LoadedRun:
         ValueError: There is no such run or checkpoint.
     """
     workdir = Path(workdir)
-    job = jobs.assemble(ConfigDict(recorded(workdir)["config"]), console)
+    config = ConfigDict(recorded(workdir)["config"])
+    if "vectors_on" in config.get("features", {}):
+        # Whoever reads a run asks about single people and items: their vectors are looked up here.
+        config.features.vectors_on = ranking.DEVICE
+    job = jobs.assemble(config, console)
     mesh = sharding.make_mesh(job.fit.mesh)
     total = job.fit.train.total_steps(len(job.source))
     init = states.initialiser(

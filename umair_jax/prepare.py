@@ -10,12 +10,15 @@ already and was made from the same input is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import json
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,14 @@ from umair_jax import settings
 from umair_jax.data import assemble, records, store
 from umair_jax.data.dataset import Interactions, Items, Users
 from umair_jax.data.images import PIXEL_LIMIT
+from umair_jax.data.log_spool import LogSpool
 from umair_jax.data.negatives import STRATEGIES, sample_negatives
 from umair_jax.data.report import Report
-from umair_jax.data.sources import NAMES, Source, open_source
+from umair_jax.data.sources import NAMES, RawInteractions, Source, open_source
 
 NEGATIVES = ("auto", "none", *STRATEGIES)
 SUMMARY = "summary.json"
+_ITEMS_DONE = "items.json"  # in the folder beside, once the items are written
 _OURS = {records.DESCRIPTION, records.CATALOGUE, records.ROOT, SUMMARY}
 
 
@@ -52,7 +57,9 @@ def prepare(
 ) -> Report:
     """Writes a data set, unless it is there already.
 
-    The folder appears whole or not at all: it is written beside its place and then renamed.
+    The folder appears whole or not at all: it is written beside its place and then renamed. Where a
+    run was interrupted after its items were written, the same command goes on from there. Memory
+    grows with the catalogue and the users, not with the log, unless negatives are sampled.
 
     Args:
         source: Where the data come from; see data/sources.
@@ -97,18 +104,26 @@ def prepare(
         changed = [key for key in request if there["request"].get(key) != request[key]]
         _say(console, f"{folder}: made from another {' and '.join(changed)}; making it anew.")
         _refuse_others(folder, _OURS)
-    partial = _partial(folder)
     try:
-        partial.mkdir(parents=True)
+        partial = _partial(folder, request)
     except OSError as error:
         text = f"{folder}: cannot be made ({error}); choose another --data_dir"
         raise ValueError(text) from error
+    keep = False
     try:
+        if (partial / _ITEMS_DONE).exists():
+            _say(console, f"{folder}: going on from the items of an interrupted run.")
         report, description = _write(source, partial, request, console)
         _write_json(partial / records.DESCRIPTION, description)
         _replace(folder, partial)
+    except ValueError:
+        raise
+    except BaseException:
+        keep = (partial / _ITEMS_DONE).exists()
+        raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(partial, ignore_errors=True)
     console.print(report.table())
     _say(console, _sentence(description["summary"]))
     return report
@@ -118,24 +133,15 @@ def _write(
     source: Source, folder: Path, request: dict[str, Any], console: Console
 ) -> tuple[Report, dict[str, Any]]:
     began = time.monotonic()
-    report = Report()
-    catalogue = assemble.Catalogue(report, request["pixel_limit"])
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        items_bar = progress.add_task("items", total=None)
-        raw = progress.track(source.items(report), task_id=items_bar)
-        made = catalogue.collect(raw)
-        # TFDS does not write empty tables.
-        first = list(itertools.islice(made, 1))
-        if first:
-            records.write_items(folder, itertools.chain(first, made))
-        report.check(request["max_bad_share"])
-        if not first:
-            raise ValueError(f"source {source.name}: got no usable item; expected at least one")
-        pq.write_table(catalogue.table(), folder / records.CATALOGUE)
-        progress.add_task("interactions", total=None)
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as waiting,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        catalogue, report = _collect(source, folder, request, progress)
         people = assemble.People(source.users())
-        pieces = source.interactions(report)
-        log = assemble.assemble_log(pieces, catalogue.rows, people, report)
+        pieces = _counted(source.interactions(report), progress)
+        spool = LogSpool(Path(waiting))
+        log = assemble.assemble_log(pieces, catalogue.rows, people, report, spool)
         report.check(request["max_bad_share"])
         if not len(log):
             raise ValueError(f"source {source.name}: got no usable interaction; expected some")
@@ -143,11 +149,12 @@ def _write(
         log = _with_negatives(log, items, source.negatives, request, report)
         records.write_users(folder, users)
         records.write_interactions(folder, log)
-    summary = _summary(source, items, users, log, catalogue, report)
+        summary = _summary(source, items, users, log, catalogue, report)
+        fingerprint = assemble.fingerprint(catalogue.fingerprint(), items, users, log)
     summary["seconds"] = round(time.monotonic() - began, 3)
-    fingerprint = assemble.fingerprint(catalogue.fingerprint(), items, users, log)
     summary["fingerprint"] = fingerprint
     _write_json(folder / SUMMARY, summary)
+    (folder / _ITEMS_DONE).unlink()
     return report, {
         "format": records.VERSION,
         "name": source.name,
@@ -158,6 +165,44 @@ def _write(
         "summary": summary,
         "report": report.to_dict(),
     }
+
+
+def _collect(
+    source: Source, folder: Path, request: dict[str, Any], progress: Progress
+) -> tuple[assemble.Catalogue, Report]:
+    """The items, written and checked; those of an interrupted run as they are."""
+    done = folder / _ITEMS_DONE
+    if done.exists():
+        stored = json.loads(done.read_text("utf-8"))
+        for table in ("users", "interactions"):
+            shutil.rmtree(folder / records.ROOT / table, ignore_errors=True)
+        report = Report.from_dict(stored["report"])
+        table = pq.read_table(folder / records.CATALOGUE)
+        return assemble.Catalogue.restored(table, stored["fingerprint"], report), report
+    report = Report()
+    catalogue = assemble.Catalogue(report, request["pixel_limit"])
+    bar = progress.add_task("items", total=None)
+    made = catalogue.collect(progress.track(source.items(report), task_id=bar))
+    # TFDS does not write empty tables.
+    first = list(itertools.islice(made, 1))
+    if first:
+        records.write_items(folder, itertools.chain(first, made))
+    report.check(request["max_bad_share"])
+    if not first:
+        raise ValueError(f"source {source.name}: got no usable item; expected at least one")
+    pq.write_table(catalogue.table(), folder / records.CATALOGUE)
+    stage = {"fingerprint": catalogue.fingerprint(), "report": report.to_dict()}
+    _write_json(done.with_suffix(".new"), {"request": request, **stage})
+    done.with_suffix(".new").replace(done)
+    return catalogue, report
+
+
+def _counted(pieces: Iterable[RawInteractions], progress: Progress) -> Iterator[RawInteractions]:
+    """The pieces, while a bar shows how many interactions they had."""
+    bar = progress.add_task("interactions", total=None)
+    for piece in pieces:
+        yield piece
+        progress.advance(bar, len(piece.row))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -249,13 +294,32 @@ def _refuse_others(folder: Path, ours: set[str]) -> None:
         )
 
 
-def _partial(folder: Path) -> Path:
-    """A name beside the folder; what dead processes have left there is removed."""
+def _partial(folder: Path, request: dict[str, Any]) -> Path:
+    """A folder beside it to write to.
+
+    Of what dead processes have left there, finished items of the same request are gone on with;
+    all else is removed.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
     for kind in ("partial", "old"):
         for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
-            if not _alive(leftover.name.rpartition("-")[2]):
-                shutil.rmtree(leftover, ignore_errors=True)
-    return folder.parent / f".{folder.name}.partial-{os.getpid()}"
+            if _alive(leftover.name.rpartition("-")[2]):
+                continue
+            if leftover == partial or not partial.exists():
+                with contextlib.suppress(OSError, ValueError):
+                    if _request_of(leftover) == request:
+                        leftover.rename(partial)  # of two processes that try, one succeeds
+                        continue
+            shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    return partial
+
+
+def _request_of(leftover: Path) -> Any:
+    return json.loads((leftover / _ITEMS_DONE).read_text("utf-8"))["request"]
 
 
 def _alive(process: str) -> bool:

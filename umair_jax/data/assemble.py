@@ -16,6 +16,7 @@ from PIL import Image
 from umair_jax.data import records
 from umair_jax.data.dataset import Interactions, Items, Users, probabilities
 from umair_jax.data.images import LARGEST_IMAGE_BYTES, PIXEL_LIMIT
+from umair_jax.data.log_spool import LogSpool
 from umair_jax.data.report import Report
 from umair_jax.data.sources import RawInteractions, RawItem, RawUser
 
@@ -39,6 +40,18 @@ class Catalogue:
         self._report = report
         self._pixel_limit = pixel_limit
         self._hash = xxhash.xxh3_128()
+        self._fingerprint = ""  # known beforehand where it was restored
+
+    @classmethod
+    def restored(cls, table: pa.Table, fingerprint: str, report: Report) -> Catalogue:
+        """The catalogue that `table` and `fingerprint` were made by; it takes no further items."""
+        found = cls(report)
+        found._columns = {name: table[name].to_pylist() for name in found._columns}
+        found._columns["tags"] = [tuple(tags) for tags in found._columns["tags"]]
+        found.rows = {name: k + 1 for k, name in enumerate(found._columns["illust_id"])}
+        found.has_image = table["has_image"].to_pylist()
+        found._fingerprint = fingerprint
+        return found
 
     def collect(self, items: Iterable[RawItem]) -> Iterator[dict[str, Any]]:
         """Checks items one by one, remembers their columns and yields their records."""
@@ -95,7 +108,7 @@ class Catalogue:
 
     def fingerprint(self) -> str:
         """Of ids, texts and pictures."""
-        return self._hash.hexdigest()
+        return self._fingerprint or self._hash.hexdigest()
 
 
 def probe(image: bytes, pixel_limit: int) -> tuple[str, tuple[int, int] | None]:
@@ -164,7 +177,11 @@ class People:
 
 
 def assemble_log(
-    pieces: Iterable[RawInteractions], item_rows: dict[str, int], people: People, report: Report
+    pieces: Iterable[RawInteractions],
+    item_rows: dict[str, int],
+    people: People,
+    report: Report,
+    spool: LogSpool | None = None,
 ) -> Interactions:
     """Turns the raw log into columns of rows.
 
@@ -173,13 +190,12 @@ def assemble_log(
         item_rows: Item rows by id.
         people: The users; those of the log are added.
         report: Where unknown items, repetitions and contradictions are counted.
+        spool: Where the log waits until it is whole; None = in memory.
 
     Returns:
         The log in order.
     """
-    parts: list[Interactions] = []
-    places: list[np.ndarray] = []
-    file = ""
+    spool, file = spool or LogSpool(), ""
     for piece in pieces:
         file = piece.file
         item = _rows(piece.illust_id, lambda text: item_rows.get(text, 0))
@@ -194,19 +210,15 @@ def assemble_log(
             for row, k in zip(*first, strict=True):
                 people.name(int(row), piece.username[int(keep[k])].as_py() or "")
         truth = piece.true_probability
-        parts.append(
-            Interactions(
-                user=user,
-                item=item[keep],
-                timestamp=piece.timestamp[keep].astype(np.int64),
-                label=piece.label[keep].astype(np.int8),
-                true_probability=None if truth is None else probabilities(truth[keep]),
-            )
+        part = Interactions(
+            user=user,
+            item=item[keep],
+            timestamp=piece.timestamp[keep].astype(np.int64),
+            label=piece.label[keep].astype(np.int8),
+            true_probability=None if truth is None else probabilities(truth[keep]),
         )
-        places.append(piece.row[keep])
-    if not parts:
-        return Interactions(*(np.zeros(0, t) for t in (np.int32, np.int32, np.int64, np.int8)))
-    return _without_repetitions(_concatenate(parts), np.concatenate(places), file, report)
+        spool.add(part, piece.row[keep])
+    return spool.ordered(file, report)
 
 
 def _rows(texts: pa.Array, row_of: Any) -> np.ndarray:
@@ -222,40 +234,6 @@ def _rows(texts: pa.Array, row_of: Any) -> np.ndarray:
     return rows[codes]
 
 
-def _concatenate(parts: list[Interactions]) -> Interactions:
-    columns = {}
-    for field in dataclasses.fields(Interactions):
-        pieces = [getattr(part, field.name) for part in parts]
-        columns[field.name] = None if pieces[0] is None else np.concatenate(pieces)
-    return Interactions(**columns)
-
-
-def _without_repetitions(
-    log: Interactions, places: np.ndarray, file: str, report: Report
-) -> Interactions:
-    """Sorted, each (user, item, second) once; a bookmark wins over its contradiction."""
-    order = np.lexsort((places, -log.label, log.item, log.user, log.timestamp))
-    log, places = log.take(order), places[order]
-    same = np.zeros(len(log), bool)
-    same[1:] = (
-        (log.timestamp[1:] == log.timestamp[:-1])
-        & (log.user[1:] == log.user[:-1])
-        & (log.item[1:] == log.item[:-1])
-    )
-    begins = np.flatnonzero(~same)
-    leader = begins[np.cumsum(~same) - 1] if len(log) else begins
-    contradicts = same & (log.label != log.label[leader])
-    # Of several equal zeros beside a one, the first contradicts and the others repeat it.
-    contradicts[1:] &= log.label[1:] != log.label[:-1]
-    for kind, rows in (
-        ("duplicate_interaction", np.flatnonzero(same & ~contradicts)),
-        ("contradiction", np.flatnonzero(contradicts)),
-    ):
-        values = [f"user row {log.user[k]}, item row {log.item[k]}" for k in rows[:8]]
-        report.add_many(kind, file, places[rows], "user_id, illust_id, timestamp", values)
-    return log.take(begins)
-
-
 def fingerprint(catalogue: str, items: Items, users: Users, log: Interactions) -> str:
     """Of all content of a data set."""
     digest = xxhash.xxh3_128(catalogue.encode("ascii"))
@@ -263,6 +241,6 @@ def fingerprint(catalogue: str, items: Items, users: Users, log: Interactions) -
     arrays += [getattr(log, field.name) for field in dataclasses.fields(log)]
     arrays.append(users.true_mixture)
     for array in arrays:
-        digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        digest.update(b"-" if array is None else np.ascontiguousarray(array).view(np.uint8))
     digest.update(repr((users.user_id, users.username)).encode("utf-8", "replace"))
     return digest.hexdigest()

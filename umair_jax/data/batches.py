@@ -29,6 +29,7 @@ class BatchSource:
 
     Attributes:
         columns: the columns, as given.
+        lookups: the arrays beside them, as given.
         index: int [E], positions in the columns of the examples served, or None for all of them.
         batch_size: global batch size B.
         seed: seed of the permutations.
@@ -47,6 +48,7 @@ class BatchSource:
         seed: int = 0,
         shuffle: bool = True,
         index: Integer[np.ndarray, " E"] | None = None,
+        lookups: Mapping[str, tuple[np.ndarray, str]] | None = None,
     ) -> None:
         """Checks the columns; copies nothing.
 
@@ -56,6 +58,8 @@ class BatchSource:
             seed: seed of the permutations, 0 or more.
             shuffle: serve each epoch in an order of its own; False keeps the given order.
             index: positions in ``[0, I)`` of the examples to serve (a split); None serves all.
+            lookups: name -> (array [R, ...], a column with rows of it): what batches carry of
+                arrays that are not on the devices.
 
         Raises:
             ValueError: no columns, no examples, columns of different lengths, a batch size below
@@ -76,6 +80,7 @@ class BatchSource:
                 f"index spans {index.min()} to {index.max()}, but the columns hold {rows} entries"
             )
         self.columns = dict(columns)
+        self.lookups = dict(lookups or {})
         self.index = index
         self.batch_size = batch_size
         self.seed = seed
@@ -194,6 +199,7 @@ class BatchSource:
 
     def _gather(self, order: np.ndarray) -> dict[str, np.ndarray]:
         batch = {name: column[order] for name, column in self.columns.items()}
+        batch |= {name: array[batch[by]] for name, (array, by) in self.lookups.items()}
         if WEIGHT in batch:
             batch[WEIGHT] = batch[WEIGHT].astype(np.float32)
         else:

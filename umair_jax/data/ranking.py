@@ -12,8 +12,11 @@ second; true probabilities and mixtures of simulated data are in neither.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import xxhash
 from jaxtyping import Bool, Float32, Float64, Int8, Int32
 
 from umair_jax.data import splits
@@ -30,11 +33,13 @@ from umair_jax.data.interests import (
 from umair_jax.data.schema import Schema
 from umair_jax.data.standardise import log_gram, moments
 from umair_jax.data.state_rows import StateRows
-from umair_jax.data.stored_vectors import DTYPES, stored
+from umair_jax.data.stored_vectors import DTYPES, SCALE, mapped, stored
 
 VECTORS = ("content", "style", "text")
 WINDOWS = ("long_term_", "short_term_")
 HISTORY = "history"
+DEVICE, HOST = "device", "host"
+PLACES = (DEVICE, HOST)
 COUNTED = ("total_view", "total_bookmarks", "bookmark_rate")
 
 
@@ -59,7 +64,9 @@ class RankingConfig:
         history: Bookmarks of a state, the most recent ones of the long-term window, that are
             kept as item rows; 0 = none, for the rankers that do not read them.
         vector_dtype: "float32", "bfloat16" or "int8" (with a scale for each vector): of the
-            vectors on the devices.
+            vectors that batches are looked up in.
+        vectors_on: Where those are: "device", or "host", for catalogues that do not fit on the
+            devices: in memory-mapped files, from which each batch takes what it needs along.
     """
 
     split: str = "temporal"
@@ -74,6 +81,7 @@ class RankingConfig:
     zero: tuple[str, ...] = ()
     history: int = 0
     vector_dtype: str = "float32"
+    vectors_on: str = "device"
 
     def __post_init__(self):
         splits.check(self.split, self.fractions)
@@ -85,6 +93,15 @@ class RankingConfig:
         if self.vector_dtype not in DTYPES:
             raise ValueError(
                 f"vector_dtype: got {self.vector_dtype!r}, expected one of {', '.join(DTYPES)}"
+            )
+        if self.vectors_on not in PLACES:
+            raise ValueError(
+                f"vectors_on: got {self.vectors_on!r}, expected one of {', '.join(PLACES)}"
+            )
+        if self.vectors_on == HOST and self.history:
+            raise ValueError(
+                f"vectors_on: got {HOST!r} with a history of {self.history}; expected 'device': "
+                "the items of a history are looked up on the devices"
             )
 
     def histories(self, log: Interactions, split: Int8[np.ndarray, " I"]) -> Histories:
@@ -115,12 +132,15 @@ class RankingData:
             dense field, by its column, and with int8 its "<column>_scale" float32 [N+1] or [S];
             where asked for, "history" int32 [S, L]: item rows of the
             latest bookmarks, the latest first, 0 = none.
+        lookups: With vectors_on = "host", what the context lacks: (array, "item" or "state", the
+            column whose entries are its rows) for every dense field, and its scale, by name.
     """
 
     schema: Schema
     split: Int8[np.ndarray, " I"]
     columns: dict[str, np.ndarray]
     context: dict[str, np.ndarray]
+    lookups: dict[str, tuple[np.ndarray, str]] = dataclasses.field(default_factory=dict)
 
     def rows(self, part: str) -> np.ndarray:
         """Positions of the interactions of "train", "valid" or "test", ascending."""
@@ -134,7 +154,11 @@ def counted(schema: Schema) -> tuple[Field, ...]:
 
 
 def build(
-    dataset: Dataset, bank: FeatureBank, schema: Schema, config: RankingConfig
+    dataset: Dataset,
+    bank: FeatureBank,
+    schema: Schema,
+    config: RankingConfig,
+    folder: Path | None = None,
 ) -> RankingData:
     """Joins a data set with its vectors.
 
@@ -143,10 +167,11 @@ def build(
         bank: The items' vectors, in the same order.
         schema: The fields; the widths of dense ones are replaced by the bank's.
         config: Splits and windows.
+        folder: Where to keep the files of vectors_on = "host".
 
     Raises:
-        ValueError: The bank has another number of items, a field has no source, or a split would
-            be empty.
+        ValueError: The bank has another number of items, a field has no source, a split would
+            be empty, or there is no folder for the files.
     """
     if bank.items != len(dataset.items):
         raise ValueError(
@@ -164,7 +189,24 @@ def build(
         "label": log.label,
         **_counts(dataset, split, schema, config),
     }
-    return RankingData(schema, split, columns, context(dataset, bank, schema, config, histories))
+    if config.vectors_on == DEVICE:
+        known = context(dataset, bank, schema, config, histories)
+        return RankingData(schema, split, columns, known)
+    if folder is None:
+        raise ValueError("vectors_on: got 'host' and no folder; expected one for its files")
+    # All that the vectors depend on, besides the bank that the folder belongs to.
+    key = xxhash.xxh3_64_hexdigest(repr((dataset.fingerprint, schema.dense(), config)).encode())
+    vectors = mapped(
+        folder / f"mapped-{key}",
+        (pair for each in _dense(schema, bank, config, histories) for pair in each.items()),
+    )
+    sides = {field.column: field.side for field in schema.dense()}
+    lookups = {
+        name: (array, "state" if sides[name.removesuffix(SCALE)] is Side.USER else "item")
+        for name, array in vectors.items()
+    }
+    known = _indices(dataset, bank, schema, config, histories)
+    return RankingData(schema, split, columns, known, lookups)
 
 
 def context(
@@ -174,14 +216,26 @@ def context(
     config: RankingConfig,
     histories: Histories,
 ) -> dict[str, np.ndarray]:
-    """The arrays of RankingData.context, for the states of these histories."""
-    vectors = _vectors(bank, config)
+    """The arrays of RankingData.context with all vectors, for the states of these histories."""
+    found = _indices(dataset, bank, schema, config, histories)
+    for vectors in _dense(schema, bank, config, histories):
+        found |= vectors
+    return found
+
+
+def _indices(
+    dataset: Dataset,
+    bank: FeatureBank,
+    schema: Schema,
+    config: RankingConfig,
+    histories: Histories,
+) -> dict[str, np.ndarray]:
+    """The context short of its vectors."""
     found = {
         "item_rows": _item_rows(dataset, schema),
         "user_rows": np.concatenate(schema.user_rows(dataset.users), axis=1),
         "state_rows": StateRows(dataset, schema)(histories),
         "present": np.stack([_present(bank, name) for name in VECTORS], axis=1),
-        **stored(_dense(schema, bank, vectors, histories), config.vector_dtype),
     }
     if config.history:
         found[HISTORY] = latest_bookmarks(histories, config.history)
@@ -250,19 +304,6 @@ def _raw(bank: FeatureBank, name: str, config: RankingConfig) -> Float32[np.ndar
     return array
 
 
-def _vectors(bank: FeatureBank, config: RankingConfig) -> dict[str, Float32[np.ndarray, "N1 _"]]:
-    vectors, known = {}, scales(bank, config)
-    for name in VECTORS:
-        array = _raw(bank, name, config)
-        if name in config.zero:
-            array = np.zeros_like(array)
-        elif name in known:
-            mean, deviation = known[name]
-            array = np.where(_present(bank, name)[:, None], (array - mean) / deviation, 0)
-        vectors[name] = array.astype(np.float32)
-    return vectors
-
-
 def vector_source(field: Field) -> tuple[str, str]:
     """Window ("" for items) and vector of a dense field.
 
@@ -318,17 +359,25 @@ def _item_rows(dataset: Dataset, schema: Schema) -> np.ndarray:
 
 
 def _dense(
-    schema: Schema,
-    bank: FeatureBank,
-    vectors: dict[str, np.ndarray],
-    histories: Histories,
-) -> dict[str, Float32[np.ndarray, "_ D"]]:
-    context: dict[str, np.ndarray] = {}
-    means: dict[str, np.ndarray] = {}
-    for field in schema.dense():
-        window, vector = vector_source(field)
-        if window and field.column not in means:
-            both = interest_vectors(histories, vectors[vector], _present(bank, vector))
-            means |= {w + vector: mean for w, mean in zip(WINDOWS, both, strict=True)}
-        context[field.column] = means[field.column] if window else vectors[vector]
-    return context
+    schema: Schema, bank: FeatureBank, config: RankingConfig, histories: Histories
+) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays of the dense fields as they are stored, those of one kind of vector at a time."""
+    known = scales(bank, config)
+    sources = {field.column: vector_source(field) for field in schema.dense()}
+    for kind in VECTORS:
+        windows = {column: window for column, (window, name) in sources.items() if name == kind}
+        if not windows:
+            continue
+        array, present = _raw(bank, kind, config), _present(bank, kind)
+        if kind in config.zero:
+            array = np.zeros_like(array)
+        elif kind in known:
+            mean, deviation = known[kind]
+            array = np.where(present[:, None], (array - mean) / deviation, 0)
+        array = array.astype(np.float32)
+        found = {"": array}
+        if any(windows.values()):
+            both = interest_vectors(histories, array, present)
+            found |= dict(zip(WINDOWS, both, strict=True))
+        columns = {column: found[window] for column, window in windows.items()}
+        yield stored(columns, config.vector_dtype)

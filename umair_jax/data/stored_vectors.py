@@ -1,8 +1,12 @@
-"""Vectors as they are on the devices: float32, bfloat16, or int8 with a scale for each."""
+"""Vectors as batches look them up: float32, bfloat16, or int8 with a scale; in memory or files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +15,7 @@ from jaxtyping import Float32, Int32
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "int8": np.int8}
 # Of a vector of int8: what each of its numbers is to be multiplied with, by the vector's name.
 SCALE = "_scale"
+_INDEX = "index.json"
 
 
 def stored(vectors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
@@ -33,3 +38,36 @@ def restored(
     found = context[name][rows].astype(np.float32)
     scale = context.get(name + SCALE)
     return found if scale is None else found * scale[rows, None]
+
+
+def mapped(folder: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays in files, opened without reading them.
+
+    Args:
+        folder: Where they are. What a finished call has left there is taken as it is, and
+            `arrays` is not read; its name must tell all that they depend on.
+        arrays: Name and array, of any type; each is written before the next is asked for.
+
+    Returns:
+        The arrays, read only; the system reads the pages that are used, and forgets them where
+        memory is short.
+    """
+    if not (folder / _INDEX).exists():
+        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        index: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for name, array in arrays:
+            # As bytes: no file format of NumPy knows bfloat16.
+            np.ascontiguousarray(array).tofile(partial / name)
+            index[name] = array.dtype.name, array.shape
+        (partial / _INDEX).write_text(json.dumps(index))
+        try:
+            partial.rename(folder)
+        except OSError:
+            shutil.rmtree(partial)  # another process was faster
+    index = json.loads((folder / _INDEX).read_text())
+    return {
+        name: np.memmap(folder / name, jnp.dtype(kind), mode="r", shape=tuple(shape))
+        for name, (kind, shape) in index.items()
+    }

@@ -201,7 +201,7 @@ def joined(made: Mapping[str, Any], console: Console) -> Loaded:
     key = bank_key(dataset.catalogue_fingerprint, made["extract"])
     folder = bank_folder(made["data"].root, key)
     bank = extract(dataset, made["extract"], folder, console=console)
-    data = ranking.build(dataset, bank, schema, made["features"])
+    data = ranking.build(dataset, bank, schema, made["features"], folder)
     return Loaded(dataset, data, folder)
 
 

@@ -108,6 +108,7 @@ def assemble(config: ConfigDict, console: Console) -> JointJob:
             "of a batch are encoded together; use a smaller batch or "
             "config.extract.image.remat='block'"
         )
+    sections.check_on_device(made["features"], "the vectors are made there")
     model = config.to_dict().get("model", {})
     # Mistakes come to light before the data are prepared and encoded.
     bookmarks.ranker(model, {})

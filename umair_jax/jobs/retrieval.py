@@ -236,6 +236,7 @@ def assemble(config: ConfigDict, console: Console) -> RetrievalJob:
             f"config.train.micro_batches: got {made['train'].micro_batches}, expected 1: the items "
             "of a batch are each other's negatives; use a smaller config.train.batch_size"
         )
+    sections.check_on_device(made["features"], "the whole catalogue is ranked there")
     found = bookmarks.joined(made, console)
     towers = dataclasses.replace(made["model"], **shape_of(found.data.schema))
     return RetrievalJob(

@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from umair_jax import hosts, settings
-from umair_jax.data import store
+from umair_jax.data import ranking, store
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.images import PIXEL_LIMIT
+from umair_jax.data.ranking import RankingConfig
 from umair_jax.data.sources import open_source
 from umair_jax.hosts import HostsConfig
 from umair_jax.prepare import prepare
@@ -136,3 +137,16 @@ def prepared(config: DataConfig, console: Console) -> Dataset:
     dataset = store.load(data_dir)
     hosts.agree("data set", dataset.fingerprint)
     return dataset
+
+
+def check_on_device(features: RankingConfig, why: str) -> None:
+    """Refuses vectors on the host.
+
+    Raises:
+        ValueError: They are there; `why` says who needs them on the devices.
+    """
+    if features.vectors_on != ranking.DEVICE:
+        raise ValueError(
+            f"config.features.vectors_on: got {features.vectors_on!r}, expected "
+            f"{ranking.DEVICE!r}: {why}"
+        )

@@ -79,7 +79,9 @@ def batch_source(
 ) -> BatchSource:
     """Batches of "train" (shuffled unless told otherwise), "valid" or "test" interactions."""
     shuffle = part == "train" if shuffle is None else shuffle
-    return BatchSource(data.columns, batch_size, seed, shuffle, index=data.rows(part))
+    return BatchSource(
+        data.columns, batch_size, seed, shuffle, index=data.rows(part), lookups=data.lookups
+    )
 
 
 def flops_per_example(task: BookmarksTask, source: BatchSource) -> float:

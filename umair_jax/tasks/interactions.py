@@ -46,7 +46,8 @@ class InteractionsTask:
     """A model over a schema: its parameters, its arrays on the devices, and a batch's inputs.
 
     The batch carries "user", "item", "state" int32 [B], "weight" float32 [B] and the index of every
-    counted field; all else is looked up in the context. Tasks add a loss and predictions.
+    counted field; all else is looked up in the context, or comes with the batch where vectors are
+    not on the devices. Tasks add a loss and predictions.
     """
 
     def __init__(self, data: RankingData, config: InputShapes) -> None:
@@ -138,9 +139,14 @@ class InteractionsTask:
         def gather(name: str, index: jax.Array) -> jax.Array:
             return context[name].at[index].get(mode="promise_in_bounds")
 
+        def looked_up(name: str, index: jax.Array) -> jax.Array:
+            # Vectors that are not on the devices come with the batch.
+            return batch[name] if name in batch else gather(name, index)
+
         def vector(name: str, index: jax.Array) -> jax.Array:
-            found, scale = gather(name, index), name + SCALE
-            return found * gather(scale, index)[..., None] if scale in context else found
+            found, scale = looked_up(name, index), name + SCALE
+            scaled = scale in context or scale in batch
+            return found * looked_up(scale, index)[..., None] if scaled else found
 
         found = {name: vector(name, state) for name, _ in self.config.user_dense}
         found |= {name: vector(name, item) for name in self._modalities}

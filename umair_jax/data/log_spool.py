@@ -1,0 +1,142 @@
+"""A log of any length in order: what does not fit into memory waits in files, sorted in parts.
+
+Records are packed side by side, in order of arrival. Once there are more than `rows_at_once`, they
+go to a file; at the end that file is divided by time into others of about so many rows, each is
+sorted and freed of repetitions in memory, and the columns are written one after the other. Rows of
+one second stay together, so that the parts in a row are what the whole would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from umair_jax.data.dataset import Interactions
+from umair_jax.data.report import Report
+
+ROWS_AT_ONCE = 4_000_000  # some 0.5 GiB while they are sorted
+_MOST_PARTS = 512  # files open at a time
+_SAMPLE = 1_000_000
+_TYPES = {
+    "user": np.int32,
+    "item": np.int32,
+    "timestamp": np.int64,
+    "label": np.int8,
+    "true_probability": np.float32,
+}
+_PLACE = ("place", np.int64)
+
+
+class LogSpool:
+    """Collects a log and puts it in order."""
+
+    def __init__(self, folder: Path | None = None, rows_at_once: int = ROWS_AT_ONCE) -> None:
+        """Nothing is written yet.
+
+        Args:
+            folder: An empty folder for what does not fit; it must outlive the ordered log. None
+                keeps everything in memory.
+            rows_at_once: Rows to hold in memory, about.
+        """
+        self._folder, self._rows_at_once = folder, rows_at_once
+        self._names: tuple[str, ...] = ("user", "item", "timestamp", "label")
+        self._parts: list[np.ndarray] = []
+        self._held = self._spooled = 0
+
+    def add(self, log: Interactions, place: np.ndarray) -> None:
+        """Takes some of the log, in any order.
+
+        Args:
+            log: Its columns.
+            place: int64 [R], rows in the file that they come from.
+        """
+        if log.true_probability is not None and not self._parts and not self._spooled:
+            self._names += ("true_probability",)
+        records = np.empty(len(log), [*((n, _TYPES[n]) for n in self._names), _PLACE])
+        for name in self._names:
+            records[name] = getattr(log, name)
+        records["place"] = place
+        self._parts.append(records)
+        self._held += len(records)
+        if self._folder is not None and self._held > self._rows_at_once:
+            self._spill(self._folder)
+
+    def _spill(self, folder: Path) -> None:
+        with (folder / "spool").open("ab") as file:
+            for part in self._parts:
+                part.tofile(file)
+        self._spooled += self._held
+        self._parts, self._held = self._parts[:0], 0
+
+    def ordered(self, file: str, report: Report) -> Interactions:
+        """All of it by (timestamp, user, item), each once; a bookmark wins over its contradiction.
+
+        Args:
+            file: Name of the file that it comes from, for the report.
+            report: Where repetitions and contradictions are counted.
+
+        Returns:
+            The log; its columns are memory-mapped where it did not fit.
+        """
+        if not self._spooled or self._folder is None:
+            kind = [*((n, _TYPES[n]) for n in self._names), _PLACE]
+            records = np.concatenate([np.empty(0, kind), *self._parts])
+            self._parts = []
+            kept = _without_repetitions(records, file, report)
+            return Interactions(**{n: np.ascontiguousarray(kept[n]) for n in self._names})
+        self._spill(self._folder)
+        for part in self._by_time(self._folder):
+            kept = _without_repetitions(part, file, report)
+            for name in self._names:
+                with (self._folder / name).open("ab") as column:
+                    np.ascontiguousarray(kept[name]).tofile(column)
+        return Interactions(
+            **{name: np.memmap(self._folder / name, _TYPES[name], mode="r") for name in self._names}
+        )
+
+    def _by_time(self, folder: Path) -> Iterator[np.ndarray]:
+        """The spooled records in parts of increasing time."""
+        kind = np.dtype([*((n, _TYPES[n]) for n in self._names), _PLACE])
+        spool = np.memmap(folder / "spool", kind, mode="r")
+        parts = min(-(-self._spooled // self._rows_at_once), _MOST_PARTS)
+        times = np.sort(spool["timestamp"][:: max(1, len(spool) // _SAMPLE)])
+        bounds = np.unique(times[np.linspace(0, len(times), parts + 1).astype(int)[1:-1]])
+        paths = [folder / f"part-{k}" for k in range(len(bounds) + 1)]
+        files = [path.open("wb") for path in paths]
+        for begin in range(0, len(spool), self._rows_at_once):
+            some = np.array(spool[begin : begin + self._rows_at_once])
+            where = np.searchsorted(bounds, some["timestamp"], side="right")
+            for k in np.unique(where):
+                some[where == k].tofile(files[k])
+        for file in files:
+            file.close()
+        del spool
+        (folder / "spool").unlink()
+        for path in paths:
+            yield np.fromfile(path, kind)
+            path.unlink()
+
+
+def _without_repetitions(records: np.ndarray, file: str, report: Report) -> np.ndarray:
+    """Records sorted, each (user, item, second) once."""
+    keys = (records["place"], -records["label"], records["item"], records["user"])
+    records = records[np.lexsort((*keys, records["timestamp"]))]
+    same = np.zeros(len(records), bool)
+    same[1:] = True
+    for name in ("timestamp", "user", "item"):
+        same[1:] &= records[name][1:] == records[name][:-1]
+    label, begins = records["label"], np.flatnonzero(~same)
+    leader = begins[np.cumsum(~same) - 1] if len(records) else begins
+    contradicts = same & (label != label[leader])
+    # Of several equal zeros beside a one, the first contradicts and the others repeat it.
+    contradicts[1:] &= label[1:] != label[:-1]
+    for kind, rows in (
+        ("duplicate_interaction", np.flatnonzero(same & ~contradicts)),
+        ("contradiction", np.flatnonzero(contradicts)),
+    ):
+        some = records[rows[:8]]
+        values = [f"user row {r['user']}, item row {r['item']}" for r in some]
+        report.add_many(kind, file, records["place"][rows], "user_id, illust_id, timestamp", values)
+    return records[begins]
