@@ -42,21 +42,23 @@ class Peers:
         about: Threads and versions.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, vectors: Mapping[str, np.ndarray]) -> None:
         """Imports the frameworks.
 
         Args:
             schema: Fields, and sizes of their tables.
+            vectors: Of every dense field, those of all items or states, float32 [N, D].
         """
         self.missing, self._schema = "", schema
         try:
-            import deepctr_torch.models
-            import fuxictr.pytorch.models
+            import deepctr_torch.models  # noqa: F401
+            import fuxictr.pytorch.models  # noqa: F401
             import torch
         except ImportError as error:
             self.missing = f"torch, fuxictr and deepctr-torch cannot be imported: {error}"
             return
-        self._torch, self._fuxi, self._deepctr = torch, fuxictr, deepctr_torch
+        self._torch = torch
+        self._vectors = {name: torch.from_numpy(array) for name, array in vectors.items()}
         self.about: dict[str, Any] = {
             "torch_threads": torch.get_num_threads(),
             "torch_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -68,28 +70,37 @@ class Peers:
         Args:
             name: One of PEERS.
             batches: Of every sparse field an index int32 [B] into its table, of every dense one
-                the vector float32 [B, D], and "label" float32 [B].
+                a row int32 [B] of its vectors, and "label" float32 [B].
         """
         framework, model, vectors = PEERS[name]
+        tensors = [{k: self._torch.from_numpy(v) for k, v in b.items()} for b in batches]
         make = self._fuxictr if framework == "fuxictr" else self._deepctr_torch
-        return make(model, vectors, batches)
+        return make(model, vectors, tensors)
 
-    def _fuxictr(self, name: str, vectors: str, batches: Sequence[Batch]) -> Callable[[], object]:
+    def _looked_up(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch with its vectors: the least that a loader does, and what our steps do too."""
+        return {
+            name: self._vectors[name].index_select(0, values) if name in self._vectors else values
+            for name, values in batch.items()
+        }
+
+    def _fuxictr(
+        self, name: str, vectors: str, batches: Sequence[Mapping[str, Any]]
+    ) -> Callable[[], object]:
         model = _fuxictr_model(self._torch, self._schema, name, vectors)
         model.train()
-        tensors = [{k: self._torch.from_numpy(v) for k, v in b.items()} for b in batches]
         done = 0
 
         def run() -> object:
             nonlocal done
-            loss = model.train_step(tensors[done % len(tensors)])
+            loss = model.train_step(self._looked_up(batches[done % len(batches)]))
             done += 1
             return loss.item()  # as its train_epoch
 
         return run
 
     def _deepctr_torch(
-        self, name: str, vectors: str, batches: Sequence[Batch]
+        self, name: str, vectors: str, batches: Sequence[Mapping[str, Any]]
     ) -> Callable[[], object]:
         from deepctr_torch import models
         from deepctr_torch.inputs import DenseFeat, SparseFeat
@@ -109,22 +120,17 @@ class Peers:
         model = kind(columns, columns, **options)
         model.compile("adam", "binary_crossentropy", metrics=[])
         model.train()
-        tensors = []
-        for batch in batches:
-            parts = [batch[c.name].reshape(len(batch["label"]), -1) for c in columns]
-            # One float array, as its fit makes of ids and vectors alike.
-            x = np.concatenate(parts, axis=1, dtype=np.float32)
-            tensors.append((self._torch.from_numpy(x), self._torch.from_numpy(batch["label"])))
         done = 0
 
         def run() -> object:
             nonlocal done
-            x, y = tensors[done % len(tensors)]
+            batch = self._looked_up(batches[done % len(batches)])
             done += 1
-            # As its fit.
-            predicted = model(x).squeeze()
+            # As its fit: ids and vectors are one array.
+            parts = [batch[c.name].float().view(len(batch["label"]), -1) for c in columns]
+            predicted = model(self._torch.cat(parts, dim=1)).squeeze()
             model.optim.zero_grad()
-            loss = model.loss_func(predicted, y, reduction="sum")
+            loss = model.loss_func(predicted, batch["label"], reduction="sum")
             total = loss + model.get_regularization_loss() + model.aux_loss
             total.backward()
             model.optim.step()

@@ -5,7 +5,10 @@
 
 The argument is a group: modalities, umcm, cross, parts or styles. Without one, the table has all of
 them, but of the subsets of modalities those that lack one. `on` names the config that is changed.
+A variant that the config is already stands in the label of its first row, and has none of its own.
 """
+
+import importlib
 
 from ml_collections import ConfigDict
 
@@ -31,10 +34,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.title = f"UMAIR-FPS with one thing changed, {file}"
     config.rows = ConfigDict(sort_keys=False)
     config.rows.as_it_is = row(file, "as it is", "")
+    unchanged, same = importlib.import_module(f"configs.{module}").get_config(inner), []
     for name in names:
         label = name.removeprefix(ablations.ALL).replace("_", " ").replace("+", " + ")
+        if ablations.get_config(f"{name},on={on}") == unchanged:
+            same.append(label)
+            continue
         key = name.replace("=", "_").replace("+", "_")
         config.rows[key] = row(f"configs/ablations.py:{name},on={on}", label, "")
+    if same:
+        config.rows.as_it_is.label += f" ({', '.join(same)})"
     config.reference = "as_it_is"
     config.seeds = (0, 1, 2)
     config.overrides = ConfigDict()
