@@ -148,7 +148,7 @@ def test_a_log_in_parts_is_the_log_in_one(tmp_path, truth):
         found, reports = [], []
         folder = tmp_path / str(seed)
         folder.mkdir()
-        for spool in (LogSpool(), LogSpool(folder, rows_at_once=90)):
+        for spool in (LogSpool(), LogSpool(folder, rows_at_once=90, workers=1 + seed % 3)):
             report = Report()
             pieces = [piece(*rows[k : k + 50], first=2 + k) for k in range(0, 600, 50)]
             if truth:
@@ -168,6 +168,15 @@ def test_a_log_in_parts_is_the_log_in_one(tmp_path, truth):
                 np.testing.assert_array_equal(parts, one, strict=True)
         assert reports[1] == reports[0]
         assert reports[0]["problems"]["contradiction"]["count"] > 0
+
+
+def test_times_too_far_apart_for_one_key_are_sorted_too():
+    rows = [("u", "a", 2**62, 0), ("v", "a", -(2**62), 0), ("u", "a", 2**62, 1), ("w", "a", 0, 1)]
+    report = Report()
+    log = assemble.assemble_log([piece(*rows)], {"a": 1}, assemble.People(()), report)
+    found = list(zip(log.timestamp, log.user, log.label, strict=True))
+    assert found == [(-(2**62), 2, 0), (0, 3, 1), (2**62, 1, 1)]
+    assert report.counts == {"contradiction": 1}
 
 
 def test_an_empty_log():

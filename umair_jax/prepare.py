@@ -19,9 +19,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,13 +34,15 @@ from umair_jax import settings
 from umair_jax.data import assemble, records, store
 from umair_jax.data.dataset import Interactions, Items, Users
 from umair_jax.data.images import PIXEL_LIMIT
-from umair_jax.data.log_spool import LogSpool
+from umair_jax.data.log_spool import LogSpool, ahead
 from umair_jax.data.negatives import STRATEGIES, sample_negatives
 from umair_jax.data.report import Report
 from umair_jax.data.sources import NAMES, RawInteractions, Source, open_source
 
+T = TypeVar("T")
 NEGATIVES = ("auto", "none", *STRATEGIES)
 SUMMARY = "summary.json"
+_ITEMS_AT_ONCE = 16
 _ITEMS_DONE = "items.json"  # in the folder beside, once the items are written
 _OURS = {records.DESCRIPTION, records.CATALOGUE, records.ROOT, SUMMARY}
 
@@ -53,6 +56,7 @@ def prepare(
     negatives: str = "auto",
     negatives_per_positive: int = 4,
     seed: int = 0,
+    workers: int = 0,
     console: Console | None = None,
 ) -> Report:
     """Writes a data set, unless it is there already.
@@ -71,6 +75,7 @@ def prepare(
             auto samples as the source says if there are no zeros at all.
         negatives_per_positive: Sampled negatives per bookmark.
         seed: Seed of the sampling.
+        workers: Threads that sort a long log; 0 = one for each core.
         console: Where progress and the summary go; None = standard error.
 
     Returns:
@@ -85,6 +90,8 @@ def prepare(
         raise ValueError(f"got max_bad_share {max_bad_share}; expected 0 to 1")
     if negatives_per_positive < 1:
         raise ValueError(f"got {negatives_per_positive} negatives per positive; expected 1 or more")
+    if workers < 0:
+        raise ValueError(f"got {workers} workers; expected 0 or more")
     console = console or Console(stderr=True)
     folder = Path(os.path.realpath(data_dir))
     request = {
@@ -113,7 +120,8 @@ def prepare(
     try:
         if (partial / _ITEMS_DONE).exists():
             _say(console, f"{folder}: going on from the items of an interrupted run.")
-        report, description = _write(source, partial, request, console)
+        threads = workers or os.cpu_count() or 1
+        report, description = _write(source, partial, request, threads, console)
         _write_json(partial / records.DESCRIPTION, description)
         _replace(folder, partial)
     except ValueError:
@@ -130,7 +138,7 @@ def prepare(
 
 
 def _write(
-    source: Source, folder: Path, request: dict[str, Any], console: Console
+    source: Source, folder: Path, request: dict[str, Any], workers: int, console: Console
 ) -> tuple[Report, dict[str, Any]]:
     began = time.monotonic()
     with (
@@ -139,8 +147,8 @@ def _write(
     ):
         catalogue, report = _collect(source, folder, request, progress)
         people = assemble.People(source.users())
-        pieces = _counted(source.interactions(report), progress)
-        spool = LogSpool(Path(waiting))
+        pieces = _counted(_read_ahead(source.interactions(report), 1), progress)
+        spool = LogSpool(Path(waiting), workers=workers)
         log = assemble.assemble_log(pieces, catalogue.rows, people, report, spool)
         report.check(request["max_bad_share"])
         if not len(log):
@@ -182,7 +190,8 @@ def _collect(
     report = Report()
     catalogue = assemble.Catalogue(report, request["pixel_limit"])
     bar = progress.add_task("items", total=None)
-    made = catalogue.collect(progress.track(source.items(report), task_id=bar))
+    raw = progress.track(_read_ahead(source.items(report), _ITEMS_AT_ONCE), task_id=bar)
+    made = catalogue.collect(raw)
     # TFDS does not write empty tables.
     first = list(itertools.islice(made, 1))
     if first:
@@ -195,6 +204,18 @@ def _collect(
     _write_json(done.with_suffix(".new"), {"request": request, **stage})
     done.with_suffix(".new").replace(done)
     return catalogue, report
+
+
+def _read_ahead(things: Iterator[T], at_once: int) -> Iterator[T]:
+    """The same things in order, of which a thread of its own reads the next ones meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        taken = ahead(
+            reader, lambda _: list(itertools.islice(things, at_once)), itertools.count(), 2
+        )
+        for some in taken:
+            if not some:
+                break
+            yield from some
 
 
 def _counted(pieces: Iterable[RawInteractions], progress: Progress) -> Iterator[RawInteractions]:
@@ -357,6 +378,7 @@ def main(argv: list[str]) -> None:
         negatives=values.negatives,
         negatives_per_positive=values.negatives_per_positive,
         seed=values.seed,
+        workers=values.workers,
         console=Console(),
     )
 
@@ -372,4 +394,5 @@ if __name__ == "__main__":
     flags.DEFINE_float("max_bad_share", 0.05, "Largest share of bad rows in a file.")
     flags.DEFINE_enum("negatives", "auto", list(NEGATIVES), "Sampled negatives.")
     flags.DEFINE_integer("negatives_per_positive", 4, "Sampled per bookmark.")
+    flags.DEFINE_integer("workers", 0, "Threads that sort a long log; 0 = one a core.")
     settings.run_front_door(main)

@@ -8,14 +8,18 @@ one second stay together, so that the parts in a row are what the whole would ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from umair_jax.data.dataset import Interactions
 from umair_jax.data.report import Report
 
+T, R = TypeVar("T"), TypeVar("R")
 ROWS_AT_ONCE = 4_000_000  # some 0.5 GiB while they are sorted
 _MOST_PARTS = 512  # files open at a time
 _SAMPLE = 1_000_000
@@ -32,15 +36,18 @@ _PLACE = ("place", np.int64)
 class LogSpool:
     """Collects a log and puts it in order."""
 
-    def __init__(self, folder: Path | None = None, rows_at_once: int = ROWS_AT_ONCE) -> None:
+    def __init__(
+        self, folder: Path | None = None, rows_at_once: int = ROWS_AT_ONCE, workers: int = 1
+    ) -> None:
         """Nothing is written yet.
 
         Args:
             folder: An empty folder for what does not fit; it must outlive the ordered log. None
                 keeps everything in memory.
-            rows_at_once: Rows to hold in memory, about.
+            rows_at_once: Rows to hold in memory, about; each worker holds as many.
+            workers: Threads that sort.
         """
-        self._folder, self._rows_at_once = folder, rows_at_once
+        self._folder, self._rows_at_once, self._workers = folder, rows_at_once, workers
         self._names: tuple[str, ...] = ("user", "item", "timestamp", "label")
         self._parts: list[np.ndarray] = []
         self._held = self._spooled = 0
@@ -84,14 +91,15 @@ class LogSpool:
             kind = [*((n, _TYPES[n]) for n in self._names), _PLACE]
             records = np.concatenate([np.empty(0, kind), *self._parts])
             self._parts = []
-            kept = _without_repetitions(records, file, report)
+            kept = _without_repetitions(_sorted(records), file, report)
             return Interactions(**{n: np.ascontiguousarray(kept[n]) for n in self._names})
         self._spill(self._folder)
-        for part in self._by_time(self._folder):
-            kept = _without_repetitions(part, file, report)
-            for name in self._names:
-                with (self._folder / name).open("ab") as column:
-                    np.ascontiguousarray(kept[name]).tofile(column)
+        with ThreadPoolExecutor(self._workers) as pool:
+            for part in ahead(pool, _sorted, self._by_time(self._folder), self._workers):
+                kept = _without_repetitions(part, file, report)
+                for name in self._names:
+                    with (self._folder / name).open("ab") as column:
+                        np.ascontiguousarray(kept[name]).tofile(column)
         return Interactions(
             **{name: np.memmap(self._folder / name, _TYPES[name], mode="r") for name in self._names}
         )
@@ -119,10 +127,31 @@ class LogSpool:
             path.unlink()
 
 
+def ahead(pool: Executor, work: Callable[[T], R], things: Iterable[T], number: int) -> Iterator[R]:
+    """The results of `work` in the order of the things, at most so many of them begun ahead."""
+    waiting: deque[Future[R]] = deque()
+    for thing in things:
+        waiting.append(pool.submit(work, thing))
+        if len(waiting) > number:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _sorted(records: np.ndarray) -> np.ndarray:
+    """By (timestamp, user, item), bookmarks first; equal ones in order of arrival."""
+    if not len(records):
+        return records
+    time, user = records["timestamp"], records["user"].astype(np.int64)
+    kind = records["item"].astype(np.int64) * 2 + (1 - records["label"])
+    users = int(user.max()) + 1
+    if (int(time.max()) - int(time.min())) * users < np.iinfo(np.int64).max // 2:
+        return records[np.lexsort((kind, (time - time.min()) * users + user))]
+    return records[np.lexsort((kind, user, time))]
+
+
 def _without_repetitions(records: np.ndarray, file: str, report: Report) -> np.ndarray:
-    """Records sorted, each (user, item, second) once."""
-    keys = (records["place"], -records["label"], records["item"], records["user"])
-    records = records[np.lexsort((*keys, records["timestamp"]))]
+    """Of sorted records each (user, item, second) once."""
     same = np.zeros(len(records), bool)
     same[1:] = True
     for name in ("timestamp", "user", "item"):

@@ -14,6 +14,7 @@ slower. An item without a picture holds a white pixel and has_image = False.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import tempfile
@@ -173,6 +174,7 @@ def item_record(item: Any, image: bytes | None) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _white_pixel() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1), (255, 255, 255)).save(buffer, "PNG")
