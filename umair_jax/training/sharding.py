@@ -55,7 +55,8 @@ class MeshConfig:
                 f"got data={self.data}, model={self.model}"
             )
         for rule in (*self.rules, *self.context_rules):
-            if len(rule) != 2 or not isinstance(rule[0], str):
+            pair = isinstance(rule, tuple | list) and len(rule) == 2
+            if not pair or not isinstance(rule[0], str):
                 raise ValueError(f"a sharding rule is (regular expression, spec), got {rule!r}")
             try:
                 re.compile(rule[0])
@@ -89,12 +90,14 @@ def spec_of(entries: Sequence[Any]) -> P:
     """A PartitionSpec from what a config holds, e.g. ``[["data", "model"], None]``.
 
     Raises:
-        ValueError: an axis that the mesh does not have.
+        ValueError: an axis that the mesh does not have, or what is no spec at all.
     """
-    if isinstance(entries, str):
+    if not isinstance(entries, tuple | list):
         raise ValueError(f"a spec is a list with an entry for each axis, got {entries!r}")
     parts = []
     for entry in entries:
+        if not isinstance(entry, tuple | list | str | None):
+            raise ValueError(f"an axis is spread by names of mesh axes or None, got {entry!r}")
         names = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
         for name in names:
             if name not in AXES:
