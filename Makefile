@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: train test check notebooks bench-frameworks bench-gallery bench-input bench-prepare bench-ranker bench-resnet bench-quality bench-text bench-tables soak clean
+.PHONY: train test check notebooks bench-frameworks bench-gallery bench-input bench-prepare bench-ranker bench-resnet bench-quality bench-scaling bench-text bench-tables soak clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -42,6 +42,9 @@ bench-quality: $(VENV)/.installed
 
 bench-ranker: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.ranker $(ARGS)
+
+bench-scaling: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 bench-text: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.text $(ARGS)

@@ -138,7 +138,7 @@ def measure(
         like = contenders.get(("ours", 10**6))
         row = {
             "bench": "tables",
-            "part": dtype,
+            "part": f"{dtype}, batch {batch:,}",
             "case": f"{rows:,} rows",
             "ours": ours.seconds * 1e3,
             "peer": dense.seconds * 1e3 if dense else None,

@@ -6,7 +6,8 @@
 The argument names the config whose data are used, configs/base.py without. With
 `--config.search.trials=4 --config.search.winners=` every row's hyper-parameters are searched with
 the same budget. Its winners.json, copied to configs/winners under the config's name (base.json,
-movielens_cold_item.json), is used from there; without such a file every row has its config's own.
+movielens_cold_item.json), is used from there. A split of the same data that has no such file takes
+another's; without any, every row has its config's own.
 """
 
 from pathlib import Path
@@ -71,8 +72,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.search.trials = 0
     config.search.seed = 0
     config.search.space = ConfigDict(SPACE)
-    winners = WINNERS / f"{on.replace(':', '_')}.json"
-    config.search.winners = str(winners) if winners.exists() else ""
+    found = [WINNERS / f"{on.replace(':', '_')}.json", *sorted(WINNERS.glob(f"{module}_*.json"))]
+    config.search.winners = next((str(path) for path in found if path.exists()), "")
     return config.lock()
 
 

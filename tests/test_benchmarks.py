@@ -4,9 +4,20 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from benchmarks import (
+    frameworks,
+    machine,
+    made_up,
+    ranker,
+    report,
+    resnet,
+    rounds,
+    scaling,
+    timm_resnet,
+)
 from benchmarks import gallery as gallery_bench
 from benchmarks import input as input_bench
-from benchmarks import machine, made_up, ranker, report, resnet, rounds, timm_resnet
+from benchmarks import prepare as prepare_bench
 from benchmarks import tables as tables_bench
 from benchmarks import text as text_bench
 from tests.sentence_models import GOLDEN
@@ -268,6 +279,102 @@ def test_text_measures_with_and_without_a_peer(peer, rows, monkeypatch, tmp_path
         else:
             assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
     assert results[0].get("largest_cosine_distance", 0) < 1e-6
+
+
+def test_an_update_is_measured_by_rows_batch_and_devices(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(scaling, "SIZES", SIZES)
+    monkeypatch.setattr(scaling, "NETWORK", SMALL)
+    monkeypatch.setattr(machine, "free_bytes", lambda: 2.5 * 52 * 1_000_000)
+    options = [
+        "--rows",
+        "1e3",
+        "1e6",
+        "2e6",
+        "--batches",
+        "16",
+        "64",
+        "--devices",
+        "1",
+        "2",
+        "--batch=32",
+        "--rounds=1",
+    ]
+    options += [f"--out={tmp_path / 'scaling.jsonl'}", f"--picture={tmp_path / 'scaling.png'}"]
+    results = scaling.main([*options, "--round_seconds=0.01"])
+    said = capsys.readouterr()
+    assert [json.loads(line) for line in said.out.splitlines()] == results
+    assert "2,000,000 rows: needs 0.2 GiB; left out" in said.err
+    assert [(r["part"], r["case"]) for r in results] == [
+        ("rows", "1,000 rows"), ("rows", "1,000,000 rows *"),
+        ("batch", "batch 16 *"), ("batch", "batch 64"),
+        ("devices", "devices 1 *"), ("devices", "devices 2"),
+    ]  # fmt: skip
+    for row in results:
+        assert row.keys() >= {*ALWAYS, "step_ms", "peak_gib"} - {"peer", "ratio"}
+        assert row["ours"] == pytest.approx(row["batch_size"] / row["step_ms"] * 1e3)
+        assert (row["against"] == 1) == row["case"].endswith("*")
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+class _Frameworks:
+    """Stands in for both libraries; keeps what it is given."""
+
+    missing, about = "", {"torch_threads": 0}
+    batches: ClassVar[list] = []
+
+    def __init__(self, schema, vectors):
+        assert {f.name for f in schema.dense()} == set(vectors)
+
+    def step(self, name, batches):
+        self.batches.append(batches)
+        return lambda: None
+
+
+def test_rankers_are_compared_with_models_of_their_kind(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(frameworks, "Peers", _Frameworks)
+    monkeypatch.setattr(frameworks.made_up, "Sizes", lambda illust_ids: SIZES)
+    monkeypatch.setitem(frameworks.OPTIONS, "umair_fps", SMALL)
+    names = ["FuxiCTR DCNv2, projected", "DeepCTR-Torch DeepFM, concatenated"]
+    options = ["--batch_sizes", "32", "--rounds=1", "--round_seconds=0.01"]
+    options += [f"--out={tmp_path / 'frameworks.jsonl'}", "--peers", *names]
+    results = frameworks.main(options)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(results) == 2
+    assert [row["peer_name"] for row in results] == names
+    assert [row["same_kind"] for row in results] == [None, "deepfm"]
+    for row in results:
+        assert row.keys() >= ALWAYS
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert (row["same_kind_ratio"] is None) == (row["same_kind"] is None)
+    # Both are given the same ids, each within its table, and rows of vectors.
+    data = made_up.ranking_data(SIZES)
+    for batch in _Frameworks.batches[0]:
+        assert {*batch} == {"label", *(f.name for f in data.schema.fields)}
+        for field in data.schema.sparse():
+            assert 0 <= batch[field.name].min() <= batch[field.name].max() < field.size
+        for field in data.schema.dense():
+            assert batch[field.name].max() < len(data.context[field.column])
+
+
+def test_a_peer_that_cannot_be_imported_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(_Frameworks, "missing", "torch cannot be imported: no module")
+    monkeypatch.setattr(frameworks, "Peers", _Frameworks)
+    monkeypatch.setattr(frameworks.made_up, "Sizes", lambda illust_ids: SIZES)
+    with pytest.raises(SystemExit):
+        frameworks.main([])
+    assert "no module; install umair-jax[bench]" in capsys.readouterr().err
+
+
+def test_preparing_a_made_up_log_is_measured(tmp_path, capfd):
+    out = tmp_path / "prepare.jsonl"
+    sizes = ["--interactions=2000", "--items=60", "--users=50"]
+    results = prepare_bench.main([*sizes, f"--out={out}", f"--root={tmp_path}"])
+    (row,) = results
+    assert [json.loads(line) for line in out.read_text("utf-8").splitlines()] == results
+    assert (row["interactions"], row["items"]) == (2000, 60)
+    assert 0.05 < row["peak_gib"] < 4
+    assert row["ours"] == pytest.approx(2000 / row["seconds"])
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
 def test_results_of_parts_that_were_not_measured_stay(tmp_path):

@@ -285,6 +285,11 @@ def test_winners_of_a_config_are_used_where_they_are_kept(tmp_path, monkeypatch)
     kept = tmp_path / "movielens_cold_item.json"
     kept.write_text("{}")
     assert paper_table.get_config("movielens:cold_item").search.winners == str(kept)
+    # Another split of the same films has no search of its own.
+    assert paper_table.get_config("movielens:temporal").search.winners == str(kept)
+    own = tmp_path / "movielens_temporal.json"
+    own.write_text("{}")
+    assert paper_table.get_config("movielens:temporal").search.winners == str(own)
     assert paper_table.get_config().search.winners == ""
 
 
