@@ -1,6 +1,8 @@
 import json
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,3 +81,40 @@ def test_true_probabilities_are_checked():
     for wrong in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match="row 2: got"):
             probabilities(np.array([0.5, wrong]))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [cut, flip, Path.unlink])
+@pytest.mark.parametrize("table", ["interactions", "users", "items"])
+def test_a_broken_file_is_named(made, tmp_path, table, harm):
+    shutil.copytree(made, tmp_path / "data")
+    (path,) = (tmp_path / "data/umair" / table).rglob("*array_record*")
+    harm(path)
+    with pytest.raises(ValueError, match=rf"{table}.*cannot be read .*; remove the data set's"):
+        store.load(tmp_path / "data").image_bytes(2)
+
+
+def test_a_broken_catalogue_is_named(made, tmp_path):
+    shutil.copytree(made, tmp_path / "data")
+    cut(tmp_path / "data/catalogue.parquet")
+    with pytest.raises(ValueError, match=r"catalogue\.parquet: cannot be read"):
+        store.load(tmp_path / "data")
+
+
+def test_a_log_that_is_not_the_one_described_is_refused(made, tmp_path):
+    shutil.copytree(made, tmp_path / "data")
+    path = tmp_path / "data/dataset.json"
+    description = json.loads(path.read_text())
+    description["summary"]["interactions"] += 1
+    path.write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="got 60 interactions, expected 61; remove the folder"):
+        store.load(tmp_path / "data")

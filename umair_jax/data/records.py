@@ -207,7 +207,11 @@ def _write(
 
 
 def read_users(folder: Path) -> Users:
-    """Reads the users and puts the placeholder back."""
+    """Reads the users and puts the placeholder back.
+
+    Raises:
+        ValueError: A file is broken or missing.
+    """
     texts: dict[str, list[str]] = {"user_id": [""], "username": [""]}
     mixtures = [np.zeros((1, 4), np.float32)]
     for record in _read("users", folder):
@@ -220,7 +224,11 @@ def read_users(folder: Path) -> Users:
 
 
 def read_interactions(folder: Path) -> Interactions:
-    """Reads the whole log."""
+    """Reads the whole log.
+
+    Raises:
+        ValueError: A file is broken or missing.
+    """
     parts: dict[str, list[np.ndarray]] = {}
     for record in _read("interactions", folder):
         for name in _COLUMNS:
@@ -234,15 +242,39 @@ def read_interactions(folder: Path) -> Interactions:
 
 
 def _read(table: str, folder: Path) -> Iterator[dict[str, Any]]:
-    builder: Any = tfds.builder_from_directory(str(_place(table, folder)))
-    yield from builder.as_data_source("train")
+    place = _place(table, folder)
+    with unbroken(place):
+        builder: Any = tfds.builder_from_directory(str(place))
+        yield from builder.as_data_source("train")
 
 
 def item_files(folder: Path) -> list[str]:
-    """The ArrayRecord files of the items, in order."""
-    builder = tfds.builder_from_directory(str(_place("items", folder)))
+    """The ArrayRecord files of the items, in order.
+
+    Raises:
+        ValueError: Their description is broken or missing.
+    """
     place = _place("items", folder)
-    return [str(place / name) for name in sorted(builder.info.splits["train"].filenames)]
+    with unbroken(place):
+        builder = tfds.builder_from_directory(str(place))
+        return [str(place / name) for name in sorted(builder.info.splits["train"].filenames)]
+
+
+@contextlib.contextmanager
+def unbroken(place: str | Path) -> Iterator[None]:
+    """Names the place, and what to do, where the readers of files meet broken ones.
+
+    Raises:
+        ValueError: In place of whatever a reader raises: Riegeli's, Arrow's, TFDS's own.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"{place}: cannot be read ({text}); expected whole files; remove the data set's folder "
+            "and prepare it again"
+        ) from error
 
 
 def _place(table: str, folder: Path) -> Path:

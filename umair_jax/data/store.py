@@ -27,7 +27,7 @@ def load(data_dir: str | os.PathLike[str]) -> Dataset:
         The data set; pictures are read when asked for.
 
     Raises:
-        ValueError: There is no data set, or one of another format.
+        ValueError: There is no data set, one of another format, or one with broken files.
     """
     folder = Path(data_dir)
     description = describe(folder)
@@ -36,19 +36,28 @@ def load(data_dir: str | os.PathLike[str]) -> Dataset:
             f"{folder}: got no {records.DESCRIPTION}; expected a prepared data set; "
             "run python -m umair_jax.prepare --data_dir=... first"
         )
-    table = pq.read_table(folder / records.CATALOGUE)
+    with records.unbroken(folder / records.CATALOGUE):
+        table = pq.read_table(folder / records.CATALOGUE)
     texts: dict[str, Any] = {name: ("", *table[name].to_pylist()) for name in records.TEXTS}
     numbers: dict[str, Any] = {
         name: np.concatenate([[-1], table[name].to_numpy()]).astype(np.int64)
         for name in records.NUMBERS
     }
+    users, log = records.read_users(folder), records.read_interactions(folder)
+    for name, rows in (("items", len(table)), ("users", len(users)), ("interactions", len(log))):
+        expected = description["summary"][name]
+        if rows != expected:
+            raise ValueError(
+                f"{folder}: got {rows:,} {name}, expected {expected:,}; remove the folder and "
+                "prepare it again"
+            )
     tags = ((), *(tuple(row) for row in table["tags"].to_pylist()))
     return Dataset(
         name=description["name"],
         simulated=description["simulated"],
         items=Items(tags=tags, **texts, **numbers),
-        users=records.read_users(folder),
-        interactions=records.read_interactions(folder),
+        users=users,
+        interactions=log,
         fingerprint=description["fingerprint"],
         catalogue_fingerprint=description["catalogue_fingerprint"],
         images=StoredImages(
@@ -93,15 +102,19 @@ class StoredImages:
         self._lock = threading.Lock()
 
     def read(self, row: int) -> bytes:
-        """The encoded picture of an item row, 1 .. N; empty if it has none."""
+        """The encoded picture of an item row, 1 .. N; empty if it has none.
+
+        Raises:
+            ValueError: A file is broken or missing.
+        """
         if not self._has_image[row - 1]:
             return b""
         from tensorflow_datasets.proto import tf_example_pb2
 
         # Parsed here, not by TFDS: its reader would decode the picture, ten times as slow.
-        record = self._open()[row - 1]
         parse: Any = tf_example_pb2  # its classes are made when it is imported
-        example = parse.Example.FromString(record)
+        with records.unbroken(f"{Path(self._files[0]).parent}, item row {row}"):
+            example = parse.Example.FromString(self._open()[row - 1])
         return example.features.feature["image"].bytes_list.value[0]
 
     def _open(self) -> Any:
