@@ -39,6 +39,7 @@ class Catalogue:
         }
         self._report = report
         self._pixel_limit = pixel_limit
+        self._texts: dict[str, str] = {}
         self._hash = xxhash.xxh3_128()
         self._fingerprint = ""  # known beforehand where it was restored
 
@@ -47,7 +48,11 @@ class Catalogue:
         """The catalogue that `table` and `fingerprint` were made by; it takes no further items."""
         found = cls(report)
         found._columns = {name: table[name].to_pylist() for name in found._columns}
-        found._columns["tags"] = [tuple(tags) for tags in found._columns["tags"]]
+        for name in ("artist", "category"):
+            found._columns[name] = [found._shared(text) for text in found._columns[name]]
+        found._columns["tags"] = [
+            tuple(found._shared(tag) for tag in tags) for tags in found._columns["tags"]
+        ]
         found.rows = {name: k + 1 for k, name in enumerate(found._columns["illust_id"])}
         found.has_image = table["has_image"].to_pylist()
         found._fingerprint = fingerprint
@@ -63,10 +68,11 @@ class Catalogue:
                 self._report.add("duplicate_item", item.file, item.row, "illust_id", item.illust_id)
                 continue
             item, image = self._picture(item)
-            tags = tuple(dict.fromkeys(tag for tag in item.tags if tag))
+            tags = tuple(dict.fromkeys(self._shared(tag) for tag in item.tags if tag))
             if not tags:
                 self._report.add("empty_tags", item.file, item.row, "tags", item.illust_id)
-            item = dataclasses.replace(item, tags=tags)
+            artist, category = self._shared(item.artist), self._shared(item.category)
+            item = dataclasses.replace(item, tags=tags, artist=artist, category=category)
             self.rows[item.illust_id] = len(self.rows) + 1
             self.has_image.append(image is not None)
             for name, column in self._columns.items():
@@ -75,6 +81,10 @@ class Catalogue:
             self._hash.update(repr((texts, tags)).encode("utf-8", "replace"))
             self._hash.update(xxhash.xxh3_128_digest(image or b""))
             yield records.item_record(item, image)
+
+    def _shared(self, text: str) -> str:
+        """The text as it was first met: a million items have few artists and tags."""
+        return self._texts.setdefault(text, text)
 
     def _picture(self, item: RawItem) -> tuple[RawItem, bytes | None]:
         if item.image is None:
