@@ -120,6 +120,23 @@ def test_a_run_learns_and_reports(unbroken):
     assert train[-1]["learning_rate"] == pytest.approx(rate, rel=1e-4)
 
 
+def test_time_without_a_batch_is_counted_and_work_meanwhile_is_not(tmp_path, monkeypatch):
+    iterate = BatchSource.iterate
+
+    def slowly(self, *arguments):
+        for batch in iterate(self, *arguments):
+            time.sleep(0.02)
+            yield batch
+
+    monkeypatch.setattr(BatchSource, "iterate", slowly)
+    starved = run(tmp_path / "starved", train__eval_every_steps=0)
+    assert starved.data_wait_share > 0.3
+    # As if every update took longer than the next batch.
+    monkeypatch.setattr(type(starved.state["step"]), "is_ready", lambda self: False)
+    busy = run(tmp_path / "busy", train__eval_every_steps=0)
+    assert busy.data_wait_share < 0.5 * starved.data_wait_share
+
+
 def test_reported_metrics_are_weighted_means_of_the_batches(unbroken, tmp_path):
     workdir, _ = unbroken
     run(tmp_path, train__log_every_steps=1)

@@ -76,7 +76,7 @@ class FitResult:
         seconds: training time, over all parts of an interrupted run, without compilation,
             evaluation and checkpoints.
         examples_per_second: in that time.
-        data_wait_share: share of that time spent waiting for batches, in [0, 1].
+        data_wait_share: share of that time in which the devices waited for batches, in [0, 1].
         train: last reported training metrics.
         evals: evaluator -> metrics of ``state``.
         params: number of trained values.
@@ -241,7 +241,9 @@ def fit(
 
             waiting = time.perf_counter()
             batch = next(batches)
-            progress.waited(time.perf_counter() - waiting)
+            # While the devices are at the update before, nothing is lost.
+            if pending is None or pending[1].is_ready():
+                progress.waited(time.perf_counter() - waiting)
             profile.at(step)
             if config.log.cost and cost is None:
                 cost = costs.of(step_fn.lower(state, context, place(batch)).compile())

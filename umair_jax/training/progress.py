@@ -1,4 +1,4 @@
-"""The progress line: step, examples a second, share of time spent waiting for data, time left."""
+"""The progress line: step, examples a second, how long the devices wait for data, time left."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Progress:
 
     @property
     def data_wait_share(self) -> float:
-        """Share of the training time in which the loop waited for a batch, in [0, 1]."""
+        """Share of the training time in which the devices waited for a batch, in [0, 1]."""
         return self._waited / self._seconds if self._seconds else 0.0
 
 
