@@ -91,11 +91,11 @@ def load(workdir: str | Path, checkpoint: str, console: Console) -> LoadedRun:
         ValueError: There is no such run or checkpoint.
     """
     workdir = Path(workdir)
-    config = ConfigDict(recorded(workdir)["config"])
+    config = recorded(workdir)["config"]
     if "vectors_on" in config.get("features", {}):
         # Whoever reads a run asks about single people and items: their vectors are looked up here.
-        config.features.vectors_on = ranking.DEVICE
-    job = jobs.assemble(config, console)
+        config["features"]["vectors_on"] = ranking.DEVICE
+    job = jobs.assemble(ConfigDict(config), console)
     mesh = sharding.make_mesh(job.fit.mesh)
     total = job.fit.train.total_steps(len(job.source))
     init = states.initialiser(

@@ -251,6 +251,8 @@ def fingerprint(catalogue: str, items: Items, users: Users, log: Interactions) -
     arrays += [getattr(log, field.name) for field in dataclasses.fields(log)]
     arrays.append(users.true_mixture)
     for array in arrays:
-        digest.update(b"-" if array is None else np.ascontiguousarray(array).view(np.uint8))
+        # As it is in memory: copies of a long log are gigabytes.
+        whole = b"-" if array is None else np.ascontiguousarray(array).view(np.uint8).data
+        digest.update(whole)
     digest.update(repr((users.user_id, users.username)).encode("utf-8", "replace"))
     return digest.hexdigest()

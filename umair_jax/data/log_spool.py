@@ -19,7 +19,8 @@ import numpy as np
 from umair_jax.data.dataset import Interactions
 from umair_jax.data.report import Report
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 ROWS_AT_ONCE = 2_000_000  # some 0.25 GiB while they are sorted
 _MOST_PARTS = 512  # files open at a time
 _SAMPLED = 64  # of so many rows one tells where the times are

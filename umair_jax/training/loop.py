@@ -27,8 +27,9 @@ from umair_jax.training.claim import claimed
 from umair_jax.training.evaluation import Arrays, Evaluator, Predictor
 from umair_jax.training.interrupts import Interrupts
 from umair_jax.training.ledger import Ledger
-from umair_jax.training.logs import COST, FINAL, PROFILE_DIR, TRAIN, LogConfig, MetricsWriter
+from umair_jax.training.logs import COST, FINAL, TRAIN, MetricsWriter
 from umair_jax.training.optimisers import make_optimiser
+from umair_jax.training.profile import Profile
 from umair_jax.training.progress import Progress
 from umair_jax.training.record import check_config, write_config
 from umair_jax.training.settings import FitConfig
@@ -171,7 +172,7 @@ def fit(
         evaluated = ledger.evaluated_step == step
         writer = MetricsWriter(workdir, step, config.log.tensorboard, main, evaluated)
         closing.callback(writer.close)
-        profile = _Profile(workdir, config.log)
+        profile = Profile(workdir, config.log)
         closing.callback(profile.stop)
         progress = Progress(
             step, total, train.batch_size, config.log.progress and main, spent=ledger.spent
@@ -179,7 +180,7 @@ def fit(
         if found:
             progress.say(f"{workdir}: going on from checkpoint {step} of {total}")
         batches = source.iterate(step, max(step, total), place.rows, train.read_threads)
-        pending: tuple[int, jax.Array] | None = None
+        pending: tuple[int, Any] | None = None
         cost: costs.Cost | None = None
 
         def collect() -> None:
@@ -339,25 +340,3 @@ def _due(step: int, every: int, total: int) -> bool:
 def _short(values: Mapping[str, Any]) -> str:
     shown = [k for k in values if not k.endswith(("_low", "_high"))]
     return "  ".join(f"{k} {values[k]:.4f}" for k in shown)
-
-
-class _Profile:
-    """The window of steps that jax.profiler traces."""
-
-    def __init__(self, workdir: Path, config: LogConfig) -> None:
-        self._directory, self._config, self._running = workdir / PROFILE_DIR, config, False
-
-    def at(self, step: int) -> None:
-        """Starts or ends the trace before update ``step``."""
-        first, last = self._config.profile_start_step, self._config.profile_stop_step
-        if not self._running and first <= step < last:
-            jax.profiler.start_trace(str(self._directory))
-            self._running = True
-        elif self._running and step >= last:
-            self.stop()
-
-    def stop(self) -> None:
-        """Ends the trace, if one runs."""
-        if self._running:
-            self._running = False
-            jax.profiler.stop_trace()
