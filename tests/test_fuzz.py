@@ -88,7 +88,7 @@ def test_any_value_of_a_config_is_taken_or_refused_by_name(name):
     others = st.sampled_from([v for v in values_of(GIVEN[name]) if not isinstance(v, dict)])
     answers = {"taken": 0, "refused": 0}
 
-    @settings(QUIET, max_examples=250)
+    @settings(QUIET, max_examples=150)
     @given(st.sampled_from(places), VALUES | others, st.integers(0, 9))
     def change(path, value, misspell):
         config = copy.deepcopy(GIVEN[name])
@@ -137,7 +137,7 @@ SCHEMAS = st.fixed_dictionaries(
 def test_any_schema_has_its_rows_in_bounds_or_is_refused():
     answers = {"taken": 0, "refused": 0}
 
-    @settings(QUIET, max_examples=300)
+    @settings(QUIET, max_examples=200)
     @given(SCHEMAS, st.integers(0, 2**31))
     def build(section, seed):
         try:
@@ -199,7 +199,7 @@ def test_whatever_happens_to_a_checkpoint_a_whole_one_is_read(saved, tmp_path):
     assert {"_CHECKPOINT_METADATA", "ledger/metadata", "state/_METADATA"} <= set(names)
     read = {4: 0, 8: 0}
 
-    @settings(QUIET, max_examples=60)
+    @settings(QUIET, max_examples=40)
     @given(
         st.sampled_from(names),
         st.sampled_from(["gone", "cut", "flip", "noise", "json"]),
