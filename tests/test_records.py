@@ -9,6 +9,7 @@ from logs import random_log
 from umair_jax.data import records
 from umair_jax.data.dataset import Users
 from umair_jax.data.sources import RawItem
+from umair_jax.data.store import StoredImages
 
 
 def items(n=3):
@@ -31,6 +32,26 @@ def test_items_hold_their_pictures_byte_by_byte(tmp_path):
     assert [int(r["published"]) for r in found] == [-1] * 3
     assert len(records.item_files(tmp_path)) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == [records.ROOT]
+
+
+def test_records_are_written_as_they_come_in_shards_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "SHARD_RECORDS", 4)
+    monkeypatch.setattr(records, "_AT_ONCE", 3)
+    shards_at = []
+
+    def made():
+        for item in items(14):
+            shards_at.append(len(list(tmp_path.rglob("*array_record*"))))
+            yield records.item_record(item, picture(item.row))
+
+    records.write_items(tmp_path, made())
+    # A TFDS builder, and whoever keeps all records in memory, would have none before the last.
+    assert shards_at[-1] >= 3
+    found = list(records._read("items", tmp_path))
+    assert [int(r["width"]) for r in found] == list(range(1, 15))
+    assert len(records.item_files(tmp_path)) == 4
+    images = StoredImages(records.item_files(tmp_path), np.ones(14, bool))
+    assert [images.read(row) for row in (1, 4, 5, 14)] == [picture(k) for k in (1, 4, 5, 14)]
 
 
 @pytest.mark.parametrize("chunk", [7, 65_536])

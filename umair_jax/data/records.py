@@ -16,15 +16,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
-import tempfile
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from PIL import Image
 from tensorflow_datasets.core.features import Encoding
 
@@ -32,6 +30,8 @@ from umair_jax.data.dataset import Interactions, Users
 
 VERSION = "1.0.0"
 CHUNK = 65_536
+SHARD_RECORDS = 10_000
+_AT_ONCE = 256  # records between two descriptions of what is written
 DESCRIPTION = "dataset.json"
 CATALOGUE = "catalogue.parquet"
 ROOT = "umair"
@@ -53,6 +53,11 @@ _COLUMNS = {
     "label": np.int8,
     "true_probability": np.float32,
     "sampled": np.uint8,
+}
+_TABLES = {
+    "items": "One record an item, row order.",
+    "users": "Columns of users, row order.",
+    "interactions": "Columns of the log.",
 }
 _STORED = {"user": "user_row", "item": "item_row"}  # names on disk, where they differ
 
@@ -81,46 +86,6 @@ def _features(table: str, optional: tuple[str, ...]) -> tfds.features.FeaturesDi
 
 def _column(shape: tuple[int | None, ...], kind: Any) -> tfds.features.Tensor:
     return tfds.features.Tensor(shape=shape, dtype=kind, encoding=Encoding.BYTES)
-
-
-class Umair(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of the three tables; records come from whoever constructs it."""
-
-    VERSION = tfds.core.Version(VERSION)
-    # Nothing is downloaded, so there are no checksums beside the code to look for (and the search
-    # needs importlib_resources, which TFDS does not install).
-    code_path = None
-    BUILDER_CONFIGS = [  # noqa: RUF012 - TFDS's name
-        tfds.core.BuilderConfig(name="items", description="One record an item, row order."),
-        tfds.core.BuilderConfig(name="users", description="Columns of users, row order."),
-        tfds.core.BuilderConfig(name="interactions", description="Columns of the log."),
-    ]
-
-    def __init__(
-        self,
-        *,
-        records: Iterable[dict[str, Any]] = (),
-        optional: tuple[str, ...] = (),
-        **arguments: Any,
-    ):
-        self._records = records
-        self._optional = optional
-        super().__init__(file_format="array_record", **arguments)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        table = self.builder_config.name if self.builder_config else "items"
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Items, users and interactions for recommendation.",
-            features=_features(table, self._optional),
-            disable_shuffling=True,  # the order of the records is the order of the rows
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(self._records)
 
 
 def write_items(folder: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -187,23 +152,33 @@ def _write(
     records: Iterable[dict[str, Any]],
     optional: tuple[str, ...] = (),
 ) -> None:
-    # TFDS prints and logs where it writes and draws a bar per shard; the front door has its own.
-    tfds.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    try:
-        builder = Umair(config=table, data_dir=folder, records=records, optional=optional)
-        with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            tempfile.TemporaryDirectory() as downloads,  # stays empty, but TFDS insists on it
-        ):
-            builder.download_and_prepare(
-                download_dir=downloads,
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-            )
-    finally:
-        logging.set_verbosity(verbosity)
+    """Writes records in their order, a shard after the other, as they come.
+
+    Not through a TFDS builder: it holds all records in memory until the last one is there, and
+    needs TensorFlow where they are more than 1 GB.
+    """
+    place = _place(table, folder)
+    place.mkdir(parents=True)
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=ROOT,
+        version=tfds.core.Version(VERSION),
+        data_dir=str(place),
+        module_name=__name__,
+        config_name=table,
+        config_description=_TABLES[table],
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description="Items, users and interactions for recommendation.",
+        features=_features(table, optional),
+        disable_shuffling=True,  # the order of the records is the order of the rows
+    )
+    writer = tfds.core.SequentialWriter(info, SHARD_RECORDS, file_format="array_record")
+    writer.initialize_splits(["train"])
+    records = iter(records)
+    while some := list(itertools.islice(records, _AT_ONCE)):
+        writer.add_examples({"train": some})
+    writer.close_all()
 
 
 def read_users(folder: Path) -> Users:
