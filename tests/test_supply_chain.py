@@ -44,7 +44,7 @@ def test_the_main_job_without_network_and_pickles(tmp_path, compiled_once):
         told = subprocess.run(
             [*command, f"--workdir={tmp_path / 'run'}"],
             cwd=ROOT,
-            env=os.environ | compiled_once,
+            env=os.environ | compiled_once | {"JAX_NUM_CPU_DEVICES": "1"},
             capture_output=True,
             text=True,
             check=False,
