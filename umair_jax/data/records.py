@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.dataset_info import DatasetIdentity
 from tensorflow_datasets.core.features import Encoding
 
 from umair_jax.data.dataset import Interactions, Users
@@ -159,7 +160,7 @@ def _write(
     """
     place = _place(table, folder)
     place.mkdir(parents=True)
-    identity = tfds.core.dataset_info.DatasetIdentity(
+    identity = DatasetIdentity(
         name=ROOT,
         version=tfds.core.Version(VERSION),
         data_dir=str(place),
