@@ -90,7 +90,7 @@ def measure(
         step, state = train_step(tasks[name], mesh)
         place = BatchPlacer(mesh, batch_size)
         ours[name] = Runner(step, state, context, batches, place, round_seconds)
-    given = [peer_batch(data, tasks["dcnv2"], batch) for batch in batches]
+    given = [peer_batch(data, tasks[UMAIR_FPS], batch) for batch in batches]
     theirs = {}
     for name in names:
         machine.progress(f"batch {batch_size:,}: {name}")

@@ -70,6 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.features.zero = ()
     config.features.history = 0  # bookmarked items that a ranker reads one by one
     config.features.vector_dtype = "float32"
+    config.features.vectors_on = "device"
 
     # ResNet101's topology at a quarter of its width: the network of the weights in the package.
     config.extract = ConfigDict()

