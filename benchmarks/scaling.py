@@ -120,7 +120,8 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     for ax, (name, xlabel, ylabel, value) in zip(axes, panels, strict=True):
         rows = [r for r in results if r["part"] == name]
         ax.plot([r[keys[name]] for r in rows], [value(r) for r in rows], "o-", color="#31688e")
-        ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+        top = 1.1 * max((value(r) for r in rows), default=1.0)
+        ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, top))
         if name != "devices":
             ax.set_xscale("log")
         ax.spines[["top", "right"]].set_visible(False)
