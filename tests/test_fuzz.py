@@ -88,7 +88,7 @@ def test_any_value_of_a_config_is_taken_or_refused_by_name(name):
     others = st.sampled_from([v for v in values_of(GIVEN[name]) if not isinstance(v, dict)])
     answers = {"taken": 0, "refused": 0}
 
-    @settings(QUIET, max_examples=150)
+    @settings(QUIET, max_examples=100)
     @given(st.sampled_from(places), VALUES | others, st.integers(0, 9))
     def change(path, value, misspell):
         config = copy.deepcopy(GIVEN[name])
@@ -108,7 +108,7 @@ def test_any_value_of_a_config_is_taken_or_refused_by_name(name):
             found["schema"].schema()
         except ValueError as error:
             answers["refused"] += 1
-            explained(error, *path, key, "sections")
+            explained(error, *path, key, "sections", "field")
         else:
             answers["taken"] += 1
 
@@ -137,7 +137,7 @@ SCHEMAS = st.fixed_dictionaries(
 def test_any_schema_has_its_rows_in_bounds_or_is_refused():
     answers = {"taken": 0, "refused": 0}
 
-    @settings(QUIET, max_examples=200)
+    @settings(QUIET, max_examples=150)
     @given(SCHEMAS, st.integers(0, 2**31))
     def build(section, seed):
         try:
