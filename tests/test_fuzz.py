@@ -113,7 +113,7 @@ def test_any_value_of_a_config_is_taken_or_refused_by_name(name):
             answers["taken"] += 1
 
     change()
-    assert min(answers.values()) > 5
+    assert min(answers.values()) > 0
 
 
 # Schemas --------------------------------------------------------------------------------------
