@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -23,6 +25,19 @@ def test_mesh():
     assert dict(make_mesh(MeshConfig(data=4, model=2)).shape) == {"data": 4, "model": 2}
     four = jax.devices()[4:]
     assert list(make_mesh(MeshConfig(model=2), four).devices.flat) == four
+
+
+@pytest.mark.parametrize("model", [1, 2, 4])
+def test_devices_of_a_host_are_neighbours_along_the_batch(model):
+    # The processes of a 4 x 4 slice of TPU v5e in the order of jax's create_device_mesh.
+    order = (0, 0, 1, 1, 1, 1, 0, 2, 3, 3, 3, 3, 2, 2, 2, 0)
+    devices = [SimpleNamespace(process_index=host, id=place) for place, host in enumerate(order)]
+    grid = sharding.hosts_together(np.array(devices, dtype=object).reshape(-1, model))
+    assert grid.shape == (16 // model, model)
+    assert [device.process_index for device in grid.flat] == sorted(order)
+    for host in range(4):
+        kept = [device.id for device in grid.flat if device.process_index == host]
+        assert kept == [place for place, there in enumerate(order) if there == host]
 
 
 @pytest.mark.parametrize(("data", "model"), [(-1, 3), (4, 1), (-1, 16), (16, 1)])

@@ -81,9 +81,20 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"devices; make the product {len(devices)}, or leave data at -1"
         )
     # By position: the names of the first two arguments changed between releases of JAX.
-    return jax.make_mesh(
-        (data, config.model), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices
-    )
+    mesh = jax.make_mesh((data, config.model), AXES, devices=devices)
+    return Mesh(hosts_together(mesh.devices), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def hosts_together(devices: np.ndarray) -> np.ndarray:
+    """The same grid with the devices of a host one after the other, else in the same order.
+
+    JAX lays the devices of a TPU slice along the wires between them: on a 4 x 4 slice a row of the
+    mesh leaves a host and comes back to it. A host reads one run of the examples of each batch.
+    """
+    flat = sorted(devices.flat, key=lambda device: device.process_index)
+    grid = np.empty(len(flat), dtype=object)
+    grid[:] = flat
+    return grid.reshape(devices.shape)
 
 
 def spec_of(entries: Sequence[Any]) -> P:
