@@ -4,8 +4,10 @@ from collections import Counter
 import numpy as np
 import pytest
 from logs import dataset_of, random_log
+from sklearn.metrics import roc_auc_score
 
 from umair_jax.data import interests
+from umair_jax.data.dataset import Interactions
 from umair_jax.data.negatives import sample_negatives
 
 
@@ -16,7 +18,7 @@ def positives(seed, **sizes):
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity"])
 @pytest.mark.parametrize("seed", range(3))
-def test_negatives_are_unliked_existing_and_not_repeated(strategy, seed):
+def test_negatives_are_not_yet_liked_existing_and_not_repeated(strategy, seed):
     log = positives(seed, rows=200, users=20, items=60, seconds=1_000)
     published = np.random.default_rng(seed).integers(999_000, 1_000_400, 61)
     published[[0, 3, 4]] = -1
@@ -24,10 +26,18 @@ def test_negatives_are_unliked_existing_and_not_repeated(strategy, seed):
     items = dataset_of(log, 20, 60, published).items
     full = sample_negatives(log, items, strategy, 3, seed)
     assert full.sampled is not None
-    liked = set(zip(log.user.tolist(), log.item.tolist(), strict=True))
+    liked = {}
+    for user, item, second in zip(log.user, log.item, log.timestamp, strict=True):
+        liked[user, item] = min(second, liked.get((user, item), second))
     new = full.take(np.flatnonzero(full.sampled))
     assert not new.label.any()
-    assert not liked & set(zip(new.user.tolist(), new.item.tolist(), strict=True))
+    after = [
+        liked[user, item] - second
+        for user, item, second in zip(new.user, new.item, new.timestamp, strict=True)
+        if (user, item) in liked
+    ]
+    # Some are bookmarked later, none at that second or before.
+    assert after and min(after) > 0
     assert (published[new.item] <= new.timestamp).all()
     events = list(zip(full.user.tolist(), full.item.tolist(), full.timestamp.tolist(), strict=True))
     bookmarks = set(zip(log.user.tolist(), log.item.tolist(), log.timestamp.tolist(), strict=True))
@@ -64,12 +74,44 @@ def test_popular_items_come_more_often_but_only_after_they_became_popular():
 
 def test_somebody_who_has_nearly_everything_gets_what_is_left():
     log = positives(0, rows=600, users=1, items=25)
-    liked = set(log.item.tolist())
     log = log.take(np.flatnonzero(log.item != 5))
     full = sample_negatives(log, dataset_of(log, 1).items, "uniform", 4, 0)
-    assert set(full.item[full.sampled]) == set(range(1, 26)) - (liked - {5})
-    one = [int((full.timestamp[full.sampled] == t).sum()) for t in np.unique(log.timestamp)]
-    assert set(one) == {len(set(range(1, 26)) - (liked - {5}))}
+    for second in np.unique(log.timestamp):
+        left = set(range(1, 26)) - set(log.item[log.timestamp <= second].tolist())
+        drawn = full.item[full.sampled & (full.timestamp == second)].tolist()
+        assert set(drawn) <= left
+        wanted = 4 * int((log.timestamp == second).sum())
+        assert len(drawn) == len(set(drawn)) == min(wanted, len(left))
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "popularity"])
+def test_training_negatives_do_not_tell_who_likes_what_later(strategy):
+    """Scored by how rarely the same user was given the same item as a negative before."""
+    scores = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        users, items, rows = 100, 200, 4_000
+        pairs = np.sort(rng.choice(users * items, rows, replace=False))
+        log = Interactions(
+            user=(pairs // items + 1).astype(np.int32),
+            item=(pairs % items + 1).astype(np.int32),
+            timestamp=rng.integers(1_000_000, 2_000_000, rows),
+            label=np.ones(rows, np.int8),
+        ).ordered()
+        full = sample_negatives(log, dataset_of(log, users, items).items, strategy, 4, seed)
+        pair = full.user.astype(np.int64) * (items + 1) + full.item
+        train = full.timestamp < 1_800_000
+        given = np.bincount(pair[train & (full.label == 0)], minlength=pair.max() + 1)
+        scores.append(roc_auc_score(full.label[~train], -given[pair[~train]]))
+    # 0.78 where items that are bookmarked later are spared.
+    assert max(scores) < 0.55, scores
+
+
+def test_bookmarks_before_the_first_item_get_none():
+    log = positives(0, rows=300, users=20, items=60)
+    published = np.full(61, log.timestamp.max())
+    full = sample_negatives(log, dataset_of(log, 20, 60, published).items, "uniform", 4, 0)
+    assert set(full.timestamp[full.sampled]) <= {log.timestamp.max()}
 
 
 def test_sampled_rows_are_not_views():

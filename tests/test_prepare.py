@@ -359,6 +359,15 @@ def test_a_log_with_zeros_gets_none_unless_asked_for(tmp_path, mine):
     assert report.counts["no_negative_left"] == 12 * 30 - log.sampled.sum()
 
 
+def test_a_log_that_would_be_bookmarks_alone_is_refused(tmp_path):
+    mine = small(tmp_path / "mine", labels=False)
+    head, *lines = (mine / "items.csv").read_text("utf-8").splitlines()
+    late = [f"{head},published", *(f"{line},2090-01-01" for line in lines)]
+    (mine / "items.csv").write_text("\n".join(late) + "\n", "utf-8")
+    with pytest.raises(ValueError, match="no item that could be sampled as a negative"):
+        run(mine, tmp_path / "data")
+
+
 # The front door -----------------------------------------------------------------------------
 
 

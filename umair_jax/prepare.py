@@ -41,6 +41,9 @@ from umair_jax.data.sources import NAMES, RawInteractions, Source, open_source
 
 T = TypeVar("T")
 NEGATIVES = ("auto", "none", *STRATEGIES)
+# Of what follows from the same input: data sets of another one are made anew. 2: sampled negatives
+# may be bookmarked later.
+_REVISION = 2
 SUMMARY = "summary.json"
 _ITEMS_AT_ONCE = 16
 _ITEMS_DONE = "items.json"  # in the folder beside, once the items are written
@@ -101,6 +104,7 @@ def prepare(
         "negatives": negatives,
         "negatives_per_positive": negatives_per_positive,
         "seed": seed,
+        "revision": _REVISION,
     }
     request = json.loads(json.dumps(request))
     there = _existing(folder)
@@ -247,6 +251,12 @@ def _with_negatives(
     full = sample_negatives(log, items, strategy, per_positive, request["seed"])
     missing = per_positive * int((log.label == 1).sum()) - (len(full) - len(log))
     report.add_many("no_negative_left", "log", np.arange(missing), "illust_id", [strategy])
+    if full.label.all():
+        raise ValueError(
+            f"the log: got {len(log):,} bookmarks and no item that could be sampled as a negative "
+            "for any of them; expected items that somebody had not bookmarked when they were "
+            "published; correct published, or add rows with label 0"
+        )
     return full
 
 

@@ -22,15 +22,17 @@ def sample_negatives(
 ) -> Interactions:
     """Adds sampled negatives to a log.
 
-    Every bookmark gets negatives of the same user at the same second: items that the user bookmarks
-    nowhere in the log, that were published by then (where that is known), and no item twice for
-    one user in one second. Where fewer items are left, fewer are added.
+    Every bookmark gets negatives of the same user at the same second: items that the user has not
+    bookmarked by then, that were published by then (where that is known), and no item twice for
+    one user in one second. Where fewer items are left, fewer are added. What is bookmarked later
+    may be drawn: were it spared, a negative among the training examples would tell that its item
+    is no positive among the test examples.
 
     Args:
         interactions: The log; its own zeros stay.
         items: The catalogue.
         strategy: uniform: any item alike. popularity: the items of other, strictly earlier
-            bookmarks, so that nothing later shows in what is sampled; uniform before the first.
+            bookmarks; uniform before the first.
         per_positive: Negatives per bookmark, 1 or more.
         seed: Seed of the sampling.
 
@@ -79,7 +81,11 @@ class _Sampler:
         self.rng = np.random.default_rng(seed)
         self.width = len(items) + 1
         self.positive = positive = log.take(rows)
-        self.liked = np.unique(self._pair(positive.user, positive.item))
+        # In order of time, so the first of equal pairs is the earliest.
+        self.liked, first = np.unique(
+            self._pair(positive.user, positive.item), return_index=True
+        )
+        self.liked_at = positive.timestamp[first]
         # One number per (user, second): within it no item comes twice, nor one that was shown.
         moments = Clock.of(log.user, log.timestamp).key(log.user, log.timestamp)
         moment = np.unique(moments, return_inverse=True)[1].reshape(-1)
@@ -98,7 +104,7 @@ class _Sampler:
         """Item rows, and the number of the bookmark that each belongs to."""
         place = np.repeat(np.arange(len(self.moment)), per_positive)
         chosen = np.zeros(len(place), np.int64)
-        left = np.arange(len(place))
+        left = np.flatnonzero(self.existing[place] > 0)  # before the first item there is none
         for tries in range(2 * _ROUNDS):
             if not len(left):
                 break
@@ -136,15 +142,20 @@ class _Sampler:
 
     def _allowed(self, drawn: np.ndarray, at: np.ndarray) -> np.ndarray:
         good = self.published[drawn] <= self.positive.timestamp[at]
-        good &= ~_contains(self.liked, self._pair(self.positive.user[at], drawn))
+        good &= ~self._liked_by_then(drawn, at)
         slot = self._pair(self.moment[at], drawn)
-        good &= ~_contains(self.taken, slot)
+        good &= _found(self.taken, slot) < 0
         first = np.zeros(len(slot), bool)
         first[np.unique(slot, return_index=True)[1]] = True
         return good & first
 
 
-def _contains(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    if not len(keys):
-        return np.zeros(len(wanted), bool)
-    return keys[np.minimum(count_below(keys, wanted), len(keys) - 1)] == wanted
+    def _liked_by_then(self, drawn: np.ndarray, at: np.ndarray) -> np.ndarray:
+        place = _found(self.liked, self._pair(self.positive.user[at], drawn))
+        return (place >= 0) & (self.liked_at[place] <= self.positive.timestamp[at])
+
+
+def _found(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted number stands in sorted keys, of which there is one or more; -1: nowhere."""
+    place = np.minimum(count_below(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1)

@@ -97,8 +97,8 @@ DATA_SET_KINDS = {
         "remove the wrong line",
     ),
     "no_negative_left": Kind(
-        "the user bookmarked all that could be sampled", "fewer negatives", False,
-        "lower --negatives_per_positive",
+        "all items were bookmarked by then, or are published later", "fewer negatives", False,
+        "lower --negatives_per_positive; correct published",
     ),
 }  # fmt: skip
 
