@@ -69,7 +69,7 @@ def test_json_values_of_any_kind(tmp_path):
     assert (first.illust_id, first.title, first.tags) == ("12", "", ("a", "b"))
     assert (first.width, first.height, first.total_view, first.total_bookmarks) == (3, -1, -1, 12)
     assert second.tags == ("x|y", "7")
-    assert report.counts["not_a_number"] == 3
+    assert report.counts["not_a_number"] == 2  # NaN is how a missing number is often written
     assert report.counts["bad_utf8"] == 1
 
 
@@ -92,6 +92,18 @@ def test_ids(tmp_path):
     assert columns["user_id"] == ["u"]
     assert columns["row"] == [5]
     assert report.counts == {"missing_id": 2, "bad_utf8_id": 2}
+
+
+def test_an_id_that_is_no_number_is_missing(tmp_path):
+    lines = '{"user_id": NaN, "illust_id": "a", "timestamp": 9}\n'
+    path = folder_of(tmp_path / "json", items_csv="illust_id\na\n", interactions_jsonl=lines)
+    assert log_of(path)[1].counts == {"missing_id": 1}
+    path = folder_of(tmp_path / "parquet", items_csv="illust_id\na\n")
+    table = pa.table({"user_id": [float("nan"), 7.0], "illust_id": ["a", "a"], "timestamp": [9, 9]})
+    (tmp_path / "parquet" / "interactions.csv").unlink(missing_ok=True)
+    pq.write_table(table, tmp_path / "parquet" / "interactions.parquet")
+    columns, report, _ = log_of(path)
+    assert (columns["user_id"], report.counts) == (["7"], {"missing_id": 1})
 
 
 def test_float_ids_are_whole_numbers(tmp_path):
@@ -201,7 +213,7 @@ def test_parquet_types(tmp_path):
     assert [(i.illust_id, i.title, i.tags, i.width) for i in found] == [
         ("a", "x", ("p",), 1), ("b", "\ufffd", (), -1),
     ]  # fmt: skip
-    assert report.counts == {"bad_utf8": 1, "not_a_number": 2, "no_image": 2}
+    assert report.counts == {"bad_utf8": 1, "not_a_number": 1, "no_image": 2}
     pq.write_table(pa.table({"illust_id": [{"a": 1}]}), tmp_path / "items.parquet")
     with pytest.raises(
         ValueError, match=r"items\.parquet: got the column 'illust_id' of type struct"

@@ -299,3 +299,6 @@ def test_fingerprints_are_the_same_on_every_mesh():
 def test_fingerprints_see_the_sign_of_zero_and_nan():
     found = [fingerprint({"x": jnp.array([v])})["x"] for v in (0.0, -0.0, jnp.nan)]
     assert len(set(found)) == 3
+    # An even number of flipped top bits, which a sum of weighted bits would not see.
+    values = jnp.arange(1.0, 101.0)
+    assert fingerprint({"x": values}) != fingerprint({"x": -values})

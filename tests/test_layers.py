@@ -120,6 +120,12 @@ def test_product_has_the_gradients_of_a_matrix_product():
     plain = jax.grad(lambda x, k: jnp.sin(x @ k).sum(), (0, 1))(x, kernel)
     for a, b in zip(ours, plain, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+    # Sums are not rounded to what goes into them, on the way back neither.
+    long = jnp.ones((1, 257))
+    assert float(product(long, long.T, "bfloat16")[0, 0]) == 257
+    rows = jnp.ones((1025, 1))
+    gradient = jax.grad(lambda k: product(rows, k, "bfloat16").sum())(jnp.ones((1, 1)))
+    assert float(gradient[0, 0]) == 1025
     low = product(x, kernel, "bfloat16")
     assert low.dtype == jnp.float32
     np.testing.assert_allclose(low, x @ kernel, atol=0.1)

@@ -34,6 +34,16 @@ def test_the_same_configuration_goes_on(tmp_path):
     check_config(tmp_path, json.loads(json.dumps(CONFIG)))
 
 
+def test_other_data_are_refused_by_name(tmp_path):
+    check_config(tmp_path, CONFIG, {"data set": "a"})
+    write_config(tmp_path, CONFIG, {"data set": "a", "feature bank": "b"})
+    check_config(tmp_path, CONFIG, {"data set": "a", "feature bank": "b"})
+    with pytest.raises(ValueError, match="a run on other data: feature bank changed since it"):
+        check_config(tmp_path, CONFIG, {"data set": "a", "feature bank": "c"})
+    with pytest.raises(ValueError, match="data set and feature bank changed"):
+        check_config(tmp_path, CONFIG, {"data set": "x", "feature bank": "c"})
+
+
 def test_length_and_rhythm_may_change(tmp_path):
     write_config(tmp_path, CONFIG)
     check_config(tmp_path, changed("train", steps=99, eval_every_steps=3))

@@ -1,3 +1,4 @@
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from umair_jax.data import hashing
-from umair_jax.data.collisions import collisions, print_collisions
+from umair_jax.data.collisions import collisions, show, summary
 from umair_jax.data.schema import Field, Kind, Schema, Side
 
 ITEM_ORDER = [
@@ -193,7 +194,7 @@ def test_a_shared_table_has_one_size():
         Schema((field, Field("b", Kind.HASH, Side.ITEM, "t", 20)))
 
 
-def test_collisions_are_counted(capsys):
+def test_collisions_are_counted():
     schema = Schema.paper().replace(illust_id={"size": 2}, user_id={"size": 100_000})
     found = {entry.table: entry for entry in collisions(schema, items(), USERS)}
     assert found["illust_id"].distinct == 3
@@ -202,5 +203,9 @@ def test_collisions_are_counted(capsys):
     assert found["item_tag"].distinct == 5  # the fifth tag of an item has no position
     assert found["user_tag"].distinct == 6
     assert found["artist_id"].share == 0.0
-    print_collisions(schema, items(), USERS, Console(width=120))
-    assert "illust_id" in capsys.readouterr().out
+    out = io.StringIO()
+    show(summary(schema, items(), USERS), Console(file=out, width=120))
+    (line,) = [line for line in out.getvalue().splitlines() if " illust_id " in line]
+    colliding = found["illust_id"].colliding
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert cells[2:6] == ["2", "3", str(colliding), f"{colliding / 3:.2%}"]

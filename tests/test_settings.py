@@ -1,6 +1,7 @@
 import dataclasses
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,6 +204,24 @@ def test_an_unknown_config_key_is_named(key, hint, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"error: unknown config key {key!r}; {hint}")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_misspelt_key_is_named_with_the_default_config_too(given, monkeypatch, capsys):
+    values = flags.FlagValues()
+    path = str(Path(__file__).parents[1] / "configs" / "smoke.py")
+    named = [f"--config={path}"] if given else []
+    arguments = [*named, "--config.trian.epochs=3"]
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    monkeypatch.setattr(settings.flags, "FLAGS", values)
+
+    def define():
+        config_flags.DEFINE_config_file("config", path, flag_values=values)
+
+    with pytest.raises(SystemExit) as left:
+        settings.run_front_door(lambda argv: None, define)
+    assert left.value.code == 2
+    assert "error: unknown config key 'trian'; did you mean 'train'?" in capsys.readouterr().err
 
 
 def test_an_error_inside_a_config_is_told_without_its_traceback(monkeypatch, capsys, tmp_path):

@@ -27,6 +27,15 @@ def test_mesh():
     assert list(make_mesh(MeshConfig(model=2), four).devices.flat) == four
 
 
+def test_a_mesh_of_other_devices_becomes_one_that_fits():
+    for config in (MeshConfig(), MeshConfig(data=4, model=2), MeshConfig(model=8)):
+        assert sharding.fitting(config, 8) == config
+    assert sharding.fitting(MeshConfig(data=4, model=2), 1) == MeshConfig()
+    assert sharding.fitting(MeshConfig(model=2, rules=(("", ()),)), 3) == MeshConfig(
+        rules=(("", ()),)
+    )
+
+
 @pytest.mark.parametrize("model", [1, 2, 4])
 def test_devices_of_a_host_are_neighbours_along_the_batch(model):
     # The processes of a 4 x 4 slice of TPU v5e in the order of jax's create_device_mesh.

@@ -176,7 +176,8 @@ def test_winners_of_an_earlier_search_are_used(swept, tmp_path):
     made = build(again)
     for name in made.rows:
         chosen, _ = winners.chosen(made, tmp_path, name, Runner(tmp_path))
-        expected = known[name]["options"].get("optim.learning_rate", 4e-3)
+        own = row_config(name, made.rows[name], made).optim.learning_rate
+        expected = known[name]["options"].get("optim.learning_rate", own)
         assert chosen.optim.learning_rate == expected
     again.search.winners = str(tmp_path / "none.json")
     with pytest.raises(ValueError, match=r"search.winners: got .*none.json.*expected winners.json"):

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from umair_jax.models.tables import StackedTables, TableSpec, init_table, lookup
+from umair_jax.models.tables import TableSpec, init_table, lookup
 
 
 def test_rows_are_padded_to_a_multiple_of_1024():
@@ -42,17 +41,6 @@ def test_lookup_of_any_shape_and_of_unknown_rows():
     )
 
 
-def test_tables_are_parameters_by_name():
-    specs = (TableSpec("embedding", 20, 8), TableSpec("wide", 30, 1))
-    tables = StackedTables(specs, rngs=nnx.Rngs(0))
-    params = nnx.to_pure_dict(nnx.state(tables, nnx.Param))
-    assert {name: value.shape for name, value in params.items()} == {
-        "embedding": (1024, 8),
-        "wide": (1024, 1),
-    }
-    assert tables.lookup("embedding", jnp.zeros((5, 3), jnp.int32)).shape == (5, 3, 8)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,8 +54,3 @@ def test_tables_are_parameters_by_name():
 def test_bad_specs_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         TableSpec("t", **arguments)
-
-
-def test_a_name_taken_twice_is_refused():
-    with pytest.raises(ValueError, match="expected each once"):
-        StackedTables((TableSpec("a", 5, 2), TableSpec("a", 5, 2)), rngs=nnx.Rngs(0))

@@ -173,7 +173,7 @@ def test_the_summary_has_what_is_documented(run):
         *("seconds", "examples_per_second", "data_wait_share", "wall_seconds"),
         "peak_memory_bytes",
         *("validation", "test", "constant", "oracle", "share_of_oracle", "modality_weights"),
-        "flops_per_example",
+        *("flops_per_example", "hash_tables"),
     }
     for part in ("validation", "test"):
         assert set(summary[part]) == {
@@ -200,6 +200,9 @@ def test_the_summary_has_what_is_documented(run):
     _, state = state_of(run.workdir)
     params = [leaf for path, leaf in state.items() if path.startswith("['params']")]
     assert summary["params"] == sum(leaf.size for leaf in params)
+    assert {"illust_id", "artist_id", "user_id"} <= summary["hash_tables"].keys()
+    for table in summary["hash_tables"].values():
+        assert 0 <= table["colliding"] <= table["distinct"]
 
 
 def test_what_is_printed_is_what_is_written(run):
@@ -255,7 +258,21 @@ def test_evaluate_measures_the_same_from_the_checkpoint(run):
     other = evaluate(run.workdir, str(STEPS - EVERY), quiet())
     assert other["evaluated_step"] == STEPS - EVERY
     assert other["test"] != before["test"]
-    evaluate(run.workdir, console=quiet())
+
+    # Trained on more devices than there are, and on data that have changed since.
+    file = run.workdir / "config.json"
+    text = file.read_text("utf-8")
+    record = json.loads(text)
+    assert record["made_from"].keys() == {"data set", "feature bank"}
+    record["config"]["mesh"] |= {"data": 3, "model": 16}
+    record["made_from"]["data set"] = "another"
+    file.write_text(json.dumps(record), "utf-8")
+    console = quiet()
+    assert measured(evaluate(run.workdir, console=console)) == measured(before)
+    said = " ".join(console.file.getvalue().split())
+    assert "the data set changed since the run began" in said
+    file.write_text(text, "utf-8")
+
     with pytest.raises(ValueError, match="no checkpoint 7"):
         evaluate(run.workdir, "7", quiet())
     with pytest.raises(ValueError, match="unknown checkpoint 'latest'; allowed: best, newest"):

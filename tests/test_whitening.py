@@ -66,6 +66,14 @@ def test_noise_and_constants_are_not_blown_up():
     assert np.abs(white).max() < 20
 
 
+@pytest.mark.parametrize("vectors", [np.ones((6, 9)), correlated(5, 9)])
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1])
+def test_what_no_vector_varies_in_says_nothing(vectors, shrinkage):
+    white = np.asarray(fitted(vectors.astype(np.float32), 8, shrinkage)(jnp.asarray(vectors)))
+    assert np.isfinite(white).all()
+    assert np.abs(white).max() < 20
+
+
 def test_an_encoder_whitens_both_vectors_and_reads_raw_ones():
     cfg = ImageEncoderConfig(
         base_width=4,

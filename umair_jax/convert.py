@@ -47,5 +47,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    settings.run_front_door(main)
+    settings.run_front_door(main, define_flags)

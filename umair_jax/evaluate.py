@@ -113,6 +113,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     keep_freed_memory()
-    settings.run_front_door(main)
+    settings.run_front_door(main, define_flags)

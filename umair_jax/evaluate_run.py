@@ -46,5 +46,5 @@ def evaluate(
     }
     results.write(workdir, summary)
     run.job.show(summary, console)
-    console.print(f"Checkpoint {run.step:,} of {workdir}")
+    console.print(f"Checkpoint {run.step:,} of {workdir}", markup=False)
     return summary

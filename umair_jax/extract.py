@@ -105,7 +105,7 @@ def _finished(folder: Path, key: str, console: Console) -> FeatureBank | None:
     try:
         return feature_bank.load(folder)
     except ValueError as error:
-        console.print(f"The feature bank is incomplete and is repaired: {error}")
+        console.print(f"The feature bank is incomplete and is repaired: {error}", markup=False)
     return None
 
 

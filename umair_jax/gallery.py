@@ -139,7 +139,7 @@ def main(argv: list[str]) -> None:
     towers = retriever.load(values.retrieval, console) if values.retrieval else None
     found = recommender.load(values.workdir, values.checkpoint, console, towers)
     for tag in found.unknown_tags(filters):
-        console.print(f"[bold]--block_tags:[/bold] no drawing has the tag {tag!r}")
+        console.print(f"--block_tags: no drawing has the tag {tag!r}", style="bold", markup=False)
     app = make_app(found, names_of(values.host, values.names or []), filters)
     warm_up(found)
     if not is_loopback(values.host):
@@ -160,6 +160,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     keep_freed_memory()
-    settings.run_front_door(main)
+    settings.run_front_door(main, define_flags)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import jobs
+from umair_jax import jobs, settings
 from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.jobs import Job
@@ -20,6 +21,7 @@ from umair_jax.training import checkpoints, record, sharding
 from umair_jax.training import state as states
 from umair_jax.training.evaluation import Arrays, Predictor
 from umair_jax.training.optimisers import make_optimiser
+from umair_jax.training.sharding import MeshConfig
 from umair_jax.training.state import State
 
 
@@ -91,11 +93,21 @@ def load(workdir: str | Path, checkpoint: str, console: Console) -> LoadedRun:
         ValueError: There is no such run or checkpoint.
     """
     workdir = Path(workdir)
-    config = recorded(workdir)["config"]
+    found = recorded(workdir)
+    config = found["config"]
     if "vectors_on" in config.get("features", {}):
         # Whoever reads a run asks about single people and items: their vectors are looked up here.
         config["features"]["vectors_on"] = ranking.DEVICE
+    # Whatever it was trained on, it is read with the devices that are here.
+    trained_on = settings.build(MeshConfig, config.get("mesh", {}), "config.mesh")
+    config["mesh"] = dataclasses.asdict(sharding.fitting(trained_on, jax.device_count()))
     job = jobs.assemble(ConfigDict(config), console)
+    for name in record.changed(found, job.made_from):
+        console.print(
+            f"{workdir}: the {name} changed since the run began; what it learned was of another",
+            style="bold",
+            markup=False,
+        )
     mesh = sharding.make_mesh(job.fit.mesh)
     total = job.fit.train.total_steps(len(job.source))
     init = states.initialiser(

@@ -5,7 +5,7 @@
     python -m umair_jax.recommend --workdir=runs/base --image=drawing.png --by=style
     python -m umair_jax.recommend --workdir=runs/base --all
 
-The first is somebody of the log; the second somebody new, who names drawings that he likes. Both
+The first is somebody of the log; the second somebody new, who names drawings that they like. Both
 get the drawings that the ranker finds most probable, as of the end of the log. The third lists the
 nearest drawings to any picture, by its style or by its content. Each prints a table and writes a
 JSON file and a picture; the last writes lists for everybody to Parquet files.
@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from umair_jax import load_run, results, settings
@@ -45,8 +46,8 @@ def recommend(
     _shorter(len(answer.picks), request, console)
     values = output.as_json(answer, found.dataset, found.modalities)
     _write(out, values)
-    sheet.draw(answer, found.dataset, found.modalities).save(out.with_suffix(".png"))
-    console.print(f"Written to {out.with_suffix('.json')} and {out.with_suffix('.png')}")
+    sheet.draw(answer, found.dataset, found.modalities).save(_file(out, ".png"))
+    _say_where(out, console)
     return values
 
 
@@ -66,12 +67,12 @@ def similar(
         raise ValueError(f"--image: {image} cannot be used: {error}") from error
     rows, cosines = found.similar(by, vectors[by], k)
     items = found.dataset.items
-    table = Table(title=f"Nearest to {image.name} by {by}", title_justify="left")
+    table = Table(title=escape(f"Nearest to {image.name} by {by}"), title_justify="left")
     for header in ("", "id", "drawing", "cosine"):
         table.add_column(header, overflow="fold")
     for rank, (row, cosine) in enumerate(zip(rows, cosines, strict=True), 1):
-        drawing = output.described(found.dataset, int(row))
-        table.add_row(str(rank), items.illust_id[row], drawing, f"{cosine:.3f}")
+        cells = items.illust_id[row], output.described(found.dataset, int(row))
+        table.add_row(str(rank), *map(escape, cells), f"{cosine:.3f}")
     console.print(table)
     values = {
         "image": image.name,
@@ -82,10 +83,9 @@ def similar(
         ],
     }
     _write(out, values)
-    sheet.neighbours(image.read_bytes(), rows.tolist(), by, found.dataset).save(
-        out.with_suffix(".png")
-    )
-    console.print(f"Written to {out.with_suffix('.json')} and {out.with_suffix('.png')}")
+    picture = sheet.neighbours(image.read_bytes(), rows.tolist(), by, found.dataset)
+    picture.save(_file(out, ".png"))
+    _say_where(out, console)
     return values
 
 
@@ -102,7 +102,8 @@ def recommend_to_all(
     speed = f"{rate:,.0f} users/s" if rate else "all there already"
     console.print(
         f"{manifest['rows']:,} recommendations for {manifest['users']:,} users ({speed}; "
-        f"{manifest['short']:,} with fewer than {request.choice.k}) in {folder}"
+        f"{manifest['short']:,} with fewer than {request.choice.k}) in {folder}",
+        markup=False,
     )
     return manifest
 
@@ -116,9 +117,16 @@ def _shorter(got: int, request: Request, console: Console) -> None:
 
 
 def _write(out: Path, values: dict[str, Any]) -> None:
-    results.write_text(
-        out.with_suffix(".json"), json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    )
+    results.write_text(_file(out, ".json"), json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _file(out: Path, ending: str) -> Path:
+    return out.with_name(out.name + ending)  # a name may have dots of its own
+
+
+def _say_where(out: Path, console: Console) -> None:
+    files = " and ".join(str(_file(out, ending)) for ending in (".json", ".png"))
+    console.print(f"Written to {files}", markup=False)
 
 
 def request_of(values: Any) -> Request:
@@ -180,7 +188,7 @@ def main(argv: list[str]) -> None:
     towers = retriever.load(values.retrieval, console) if values.retrieval else None
     found = recommender.load(values.workdir, values.checkpoint, console, towers)
     for tag in found.unknown_tags(request.filters):
-        console.print(f"[bold]--block_tags:[/bold] no drawing has the tag {tag!r}", markup=True)
+        console.print(f"--block_tags: no drawing has the tag {tag!r}", style="bold", markup=False)
     kind = next(iter(asked))
     folder = Path(values.workdir) / FOLDER
     if kind == "all":
@@ -189,6 +197,8 @@ def main(argv: list[str]) -> None:
             "step": found.step,
             "retrieval": values.retrieval,
             "config": load_run.recorded(values.workdir)["config"],
+            "data": found.dataset.fingerprint,
+            "retrieval_step": towers.step if towers else None,
         }
         recommend_to_all(found, request, Path(values.out or folder / "all"), run, console)
     elif kind == "image":
@@ -205,6 +215,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     keep_freed_memory()
-    settings.run_front_door(main)
+    settings.run_front_door(main, define_flags)

@@ -85,7 +85,9 @@ def report(
     path = Path(out) if out else workdir / PAGE
     text = page.document(f"Recommending drawings of {job.dataset.name}", head, sections, foot)
     results.write_text(path, text)
-    console.print(f"Checkpoint {run.step:,} of {workdir}: {len(text) / 1e6:.1f} MB in {path}")
+    console.print(
+        f"Checkpoint {run.step:,} of {workdir}: {len(text) / 1e6:.1f} MB in {path}", markup=False
+    )
     return path
 
 
@@ -252,6 +254,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     keep_freed_memory()
-    settings.run_front_door(main)
+    settings.run_front_door(main, define_flags)

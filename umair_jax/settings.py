@@ -110,7 +110,7 @@ def _as(option: Any, value: Any, where: str) -> Any:
     if option in (int, float) and isinstance(value, bool):
         return _UNFIT
     if option is float and isinstance(value, int):
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else _UNFIT
     if option in (bool, int, float, str, types.NoneType):
         return value if isinstance(value, option) else _UNFIT
     return _frozen(value)
@@ -150,8 +150,16 @@ def loaded(config: Any) -> ConfigDict:
     return config
 
 
-def run_front_door(main: Callable[[list[str]], None]) -> None:
-    """Runs a command; a user's mistake ends in one line and exit status 2, not in a traceback."""
+def run_front_door(
+    main: Callable[[list[str]], None], define_flags: Callable[[], None] | None = None
+) -> None:
+    """Runs a command; a user's mistake ends in one line and exit status 2, not in a traceback.
+
+    Args:
+        main: The command, given the arguments that are no flags.
+        define_flags: Defines its flags. A default config is read by that already, with what the
+            command line sets in it.
+    """
 
     def quietly(argv: list[str]) -> None:
         # Libraries report every file they touch; --verbosity=0 shows it.
@@ -159,9 +167,9 @@ def run_front_door(main: Callable[[list[str]], None]) -> None:
             logging.set_verbosity(logging.ERROR)
         main(argv)
 
-    def parse(argv: list[str]) -> list[str]:
+    def told(step: Callable[[], Any]) -> Any:
         try:
-            return flags.FLAGS(argv)
+            return step()
         except flags.Error as error:
             # The traceback of a config's own error is in the text of this one.
             said, _, trace = str(error).partition("Traceback (most recent call last)")
@@ -175,7 +183,8 @@ def run_front_door(main: Callable[[list[str]], None]) -> None:
             raise ValueError(f"unknown config key {_named(error)}") from error
 
     try:
-        app.run(quietly, flags_parser=parse)
+        told(define_flags or (lambda: None))
+        app.run(quietly, flags_parser=lambda argv: told(lambda: flags.FLAGS(argv)))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -167,7 +167,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     _take_cores()
     keep_freed_memory()
-    settings.run_front_door(main)
+    settings.run_front_door(main, define_flags)

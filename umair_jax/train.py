@@ -56,6 +56,7 @@ def train(
         workdir,
         restart=restart,
         record=settings.as_json(config),
+        made_from=job.made_from,
     )
     if result.interrupted:
         return {"task": job.task.name, "steps": result.steps, "interrupted": True}
@@ -68,7 +69,8 @@ def train(
     console.print(
         f"{summary['steps']:,} steps, {summary['examples_per_second']:,.0f} examples/s, "
         f"{summary['wall_seconds']:.0f} s in all, at most {_gib(summary['peak_memory_bytes'])}; "
-        f"written to {workdir}"
+        f"written to {workdir}",
+        markup=False,
     )
     hosts.barrier("write the summary")
     return summary
@@ -114,6 +116,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
     keep_freed_memory()
-    settings.run_front_door(main)
+    settings.run_front_door(main, define_flags)

@@ -216,9 +216,10 @@ def assemble_log(
         keep = np.flatnonzero(item > 0)
         user = _rows(piece.user_id.take(pa.array(keep)), people.row)
         if piece.username is not None:
-            first = np.unique(user, return_index=True)
-            for row, k in zip(*first, strict=True):
-                people.name(int(row), piece.username[int(keep[k])].as_py() or "")
+            names = piece.username.take(pa.array(keep)).to_pylist()
+            named = np.flatnonzero([bool(name) for name in names])
+            for row, k in zip(*np.unique(user[named], return_index=True), strict=True):
+                people.name(int(row), names[named[k]])
         truth = piece.true_probability
         part = Interactions(
             user=user,

@@ -95,11 +95,6 @@ class BatchSource:
         """Number of examples E of one epoch."""
         return self._examples
 
-    @property
-    def batches_per_epoch(self) -> float:
-        """Batches in one pass over the examples; a fraction unless B divides E."""
-        return self._examples / self.batch_size
-
     def batch(self, k: int, rows: slice | None = None) -> dict[str, np.ndarray]:
         """Batch ``k`` of the endless sequence.
 

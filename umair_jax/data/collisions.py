@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,19 +83,30 @@ def _count(table: str, fields: tuple[str, ...], size: int, texts: set[str]) -> C
     )
 
 
-def print_collisions(
-    schema: Schema, items: Any, users: Any, console: Console | None = None
-) -> tuple[Collisions, ...]:
-    """Prints the collisions of every hash table as a table, and returns them; see collisions."""
-    found = collisions(schema, items, users)
-    table = Table(title="Hash tables")
+def summary(schema: Schema, items: Any, users: Any) -> dict[str, dict[str, Any]]:
+    """The part of summary.json about hash tables: name of the table -> see Collisions, as JSON."""
+    return {
+        entry.table: {
+            "fields": list(entry.fields),
+            "rows": entry.size,
+            "distinct": entry.distinct,
+            "colliding": entry.colliding,
+            "expected": entry.expected,
+        }
+        for entry in collisions(schema, items, users)
+    }
+
+
+def show(tables: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """Prints what `summary` gave."""
+    table = Table(title="Hash tables", title_justify="left")
     for header in ("table", "fields", "rows", "distinct values", "share a row", "share", "ideal"):
         table.add_column(header, justify="left" if header in ("table", "fields") else "right")
-    for entry in found:
-        names = entry.fields[0] + (f" .. {entry.fields[-1]}" if len(entry.fields) > 1 else "")
+    for name, entry in tables.items():
+        fields, distinct = entry["fields"], entry["distinct"]
+        names = fields[0] + (f" .. {fields[-1]}" if len(fields) > 1 else "")
         table.add_row(
-            entry.table, names, f"{entry.size:,}", f"{entry.distinct:,}", f"{entry.colliding:,}",
-            f"{entry.share:.2%}", f"{entry.expected:,.1f}",
+            name, names, f"{entry['rows']:,}", f"{distinct:,}", f"{entry['colliding']:,}",
+            f"{entry['colliding'] / max(distinct, 1):.2%}", f"{entry['expected']:,.1f}",
         )  # fmt: skip
-    (console or Console()).print(table)
-    return found
+    console.print(table)

@@ -82,9 +82,7 @@ class _Sampler:
         self.width = len(items) + 1
         self.positive = positive = log.take(rows)
         # In order of time, so the first of equal pairs is the earliest.
-        self.liked, first = np.unique(
-            self._pair(positive.user, positive.item), return_index=True
-        )
+        self.liked, first = np.unique(self._pair(positive.user, positive.item), return_index=True)
         self.liked_at = positive.timestamp[first]
         # One number per (user, second): within it no item comes twice, nor one that was shown.
         moments = Clock.of(log.user, log.timestamp).key(log.user, log.timestamp)
@@ -149,13 +147,12 @@ class _Sampler:
         first[np.unique(slot, return_index=True)[1]] = True
         return good & first
 
-
     def _liked_by_then(self, drawn: np.ndarray, at: np.ndarray) -> np.ndarray:
         place = _found(self.liked, self._pair(self.positive.user[at], drawn))
         return (place >= 0) & (self.liked_at[place] <= self.positive.timestamp[at])
 
 
 def _found(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted number stands in sorted keys, of which there is one or more; -1: nowhere."""
+    """Where each wanted number stands in sorted keys, one or more of them; -1: nowhere."""
     place = np.minimum(count_below(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, place, -1)

@@ -88,7 +88,7 @@ DATA_SET_KINDS = {
     "unknown_item": Kind("no such item", "dropped", True, "add the item or remove the line"),
     "bad_timestamp": Kind(
         "not a point in time", "dropped", True,
-        "write unix seconds (not milliseconds) or ISO 8601, 1970 to 2100",
+        "write unix seconds (not milliseconds) or ISO 8601, 1970 to 2099",
     ),
     "bad_label": Kind("neither 0 nor 1", "dropped", True, "write 1 for a bookmark, else 0"),
     "duplicate_interaction": Kind("repeated exactly", "kept once", False, "none needed"),

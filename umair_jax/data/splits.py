@@ -16,8 +16,8 @@ from jaxtyping import Int8, Int32, Int64
 from umair_jax.data.dataset import Dataset, Interactions
 
 KINDS = ("temporal", "leave_last_out", "cold_item", "cold_user")
-TRAIN, VALID, TEST, EXCLUDED = 0, 1, 2, -1
-NAMES = {TRAIN: "train", VALID: "valid", TEST: "test", EXCLUDED: "excluded"}
+TRAIN, VALID, TEST = 0, 1, 2
+NAMES = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
 def split(
@@ -70,9 +70,8 @@ def check(kind: str, fractions: tuple[float, float, float]) -> None:
 
 
 def counts(assignment: Int8[np.ndarray, " I"]) -> dict[str, int]:
-    """Interactions per split, by name; excluded ones are listed if there are any."""
-    found = {name: int((assignment == part).sum()) for part, name in NAMES.items()}
-    return {name: n for name, n in found.items() if n or name != "excluded"}
+    """Interactions per split, by name."""
+    return {name: int((assignment == part).sum()) for part, name in NAMES.items()}
 
 
 def _temporal(

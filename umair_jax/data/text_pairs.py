@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 import re
 import unicodedata
 from collections import Counter
@@ -170,29 +171,32 @@ def _of_catalogue(items: Items, config: PairsConfig) -> Iterator[Pair]:
     def pair(perspective: str, a: str, b: str) -> Pair:
         return Pair(perspective, a, _UNKNOWN_LANGUAGE, b, _UNKNOWN_LANGUAGE, of_catalogue=True)
 
-    by_artist: dict[str, Counter[str]] = {}
-    for artist, tags in zip(items.artist[1:], items.tags[1:], strict=True):
-        if artist:
-            by_artist.setdefault(artist, Counter()).update(tags)
-    kinds: dict[str, list[Pair]] = {
-        "title_tags": [
-            pair("explanation", title, " ".join(tags))
-            for title, tags in zip(items.title[1:], items.tags[1:], strict=True)
-        ],
-        "tag_tags": [
-            pair("relation", *two)
-            for tags in items.tags[1:]
-            for two in itertools.combinations(tags, 2)
-        ],
-        "artist_tags": [
-            pair("relation", artist, " ".join(tag for tag, _ in counts.most_common(8)))
-            for artist, counts in by_artist.items()
-        ],
-    }
+    def titles() -> Iterator[Pair]:
+        for title, tags in zip(items.title[1:], items.tags[1:], strict=True):
+            yield pair("explanation", title, " ".join(tags))
+
+    def tags() -> Iterator[Pair]:
+        for words in items.tags[1:]:
+            for two in itertools.combinations(words, 2):
+                yield pair("relation", *two)
+
+    def artists() -> Iterator[Pair]:
+        by_artist: dict[str, Counter[str]] = {}
+        for artist, words in zip(items.artist[1:], items.tags[1:], strict=True):
+            if artist:
+                by_artist.setdefault(artist, Counter()).update(words)
+        for artist, counts in by_artist.items():
+            yield pair("relation", artist, " ".join(tag for tag, _ in counts.most_common(8)))
+
+    kinds = {"title_tags": titles, "tag_tags": tags, "artist_tags": artists}
     for kind in config.catalogue:
-        made = [p for p in kinds[kind] if p.a and p.b]  # a drawing may lack either; no fault of it
-        order = generator.permutation(len(made))[: config.catalogue_pairs]
-        yield from (made[i] for i in order)
+        # A drawing may lack either; no fault of it. There are too many pairs to keep them all.
+        there = sum(bool(p.a and p.b) for p in kinds[kind]())
+        order = generator.permutation(there)[: config.catalogue_pairs]
+        wanted = {int(place): rank for rank, place in enumerate(order)}
+        usable = (p for p in kinds[kind]() if p.a and p.b)
+        chosen = [(wanted[k], p) for k, p in enumerate(usable) if k in wanted]
+        yield from (p for _, p in sorted(chosen, key=operator.itemgetter(0)))
 
 
 def _usable(

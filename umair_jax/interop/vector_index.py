@@ -54,7 +54,7 @@ def write(kind: str, vectors: Float32[np.ndarray, "N1 D"], folder: Path) -> Path
 
 
 def _usearch(keys: np.ndarray, vectors: np.ndarray, path: str) -> None:
-    from usearch.index import Index
+    from usearch.index import Index  # pyright: ignore[reportMissingImports]
 
     index: Any = Index(ndim=vectors.shape[1], metric="ip", dtype="f32")
     index.add(keys.astype(np.uint64), vectors)
@@ -62,7 +62,7 @@ def _usearch(keys: np.ndarray, vectors: np.ndarray, path: str) -> None:
 
 
 def _faiss(keys: np.ndarray, vectors: np.ndarray, path: str) -> None:
-    import faiss
+    import faiss  # pyright: ignore[reportMissingImports]
 
     flat: Any = faiss.IndexFlatIP(vectors.shape[1])
     index: Any = faiss.IndexIDMap2(flat)

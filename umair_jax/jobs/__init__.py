@@ -44,6 +44,11 @@ class Job(Protocol):
     source: BatchSource
     fit: FitConfig
 
+    @property
+    def made_from(self) -> dict[str, str]:
+        """Name -> digest of all that the examples are made from, the config aside."""
+        ...
+
     def evaluators(self) -> dict[str, Evaluator]:
         """What is measured as the training goes and at its end."""
         ...

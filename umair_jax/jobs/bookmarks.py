@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from umair_jax import hosts, results, settings
-from umair_jax.data import feature_bank, ranking
+from umair_jax.data import collisions, feature_bank, ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.feature_bank import FeatureBank
@@ -101,6 +101,11 @@ class BookmarksJob:
         }
 
     @property
+    def made_from(self) -> dict[str, str]:
+        """The data set and the vectors of its items."""
+        return made_from(self.dataset, self.extract)
+
+    @property
     def features(self) -> RankingConfig:
         """How the data were split and joined."""
         section = self.config.to_dict().get("features", {})
@@ -158,11 +163,24 @@ class BookmarksJob:
             with open(partial, "wb") as file:
                 np.savez(file, **columns, **predicted)
             os.replace(partial, workdir / PREDICTIONS)
-        return {"flops_per_example": bookmarks.flops_per_example(self.task, source)}
+        return {
+            "flops_per_example": bookmarks.flops_per_example(self.task, source),
+            "hash_tables": collisions.summary(
+                self.data.schema, self.dataset.items, self.dataset.users
+            ),
+        }
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
-        """Prints metrics beside oracle and constant."""
+        """Prints metrics beside oracle and constant, and how full the hash tables are."""
         results.show(summary, console)
+        if "hash_tables" in summary:  # of a finished run
+            collisions.show(summary["hash_tables"], console)
+
+
+def made_from(dataset: Dataset, encoders: ExtractConfig) -> dict[str, str]:
+    """Name -> digest of what the examples of a ranker, or of two towers, are made from."""
+    key = bank_key(dataset.catalogue_fingerprint, encoders)
+    return {"data set": dataset.fingerprint, "feature bank": key}
 
 
 @dataclasses.dataclass(frozen=True)

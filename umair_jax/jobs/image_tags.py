@@ -40,7 +40,6 @@ from umair_jax.training.settings import FitConfig
 from umair_jax.training.state import State, judged
 
 WEIGHTS, TAG_TABLE = "image_encoder.safetensors", "tags.jsonl"
-_SHOWN_TAGS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +147,11 @@ class ImageTagsJob:
     data: DataConfig
     eval: EvalConfig
     exported: ExportConfig
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """The data set."""
+        return {"data set": self.dataset.fingerprint}
 
     @functools.cached_property
     def source(self) -> BatchSource:
@@ -261,7 +265,7 @@ class ImageTagsJob:
         return encoder
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
-        """Prints metrics, and the tags that most test drawings have."""
+        """Prints metrics, and what could not be decoded."""
         table = Table(
             title=f"{summary['source']}: {summary['tags']} tags on {summary['drawings']} drawings",
             title_justify="left",

@@ -22,6 +22,7 @@ from umair_jax.data.catalogue_questions import CatalogueQuestions
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.ranking import RankingConfig, RankingData
 from umair_jax.data.snapshot import moment_after
+from umair_jax.encoding import ExtractConfig
 from umair_jax.interop import vector_index
 from umair_jax.jobs import bookmarks, sections
 from umair_jax.jobs.bookmarks import EvalConfig
@@ -79,6 +80,7 @@ class RetrievalJob:
         data: The same as columns and context.
         task: The two towers.
         fit: Options of the training.
+        extract: The encoders of the items' vectors.
         features: What `data` was built with.
         eval: Options of the evaluation.
         exported: Options of what the run leaves.
@@ -89,9 +91,15 @@ class RetrievalJob:
     data: RankingData
     task: RetrievalTask
     fit: FitConfig
+    extract: ExtractConfig
     features: RankingConfig
     eval: EvalConfig
     exported: ExportConfig
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """The data set and the vectors of its items."""
+        return bookmarks.made_from(self.dataset, self.extract)
 
     @functools.cached_property
     def source(self) -> BatchSource:
@@ -245,6 +253,7 @@ def assemble(config: ConfigDict, console: Console) -> RetrievalJob:
         found.data,
         RetrievalTask(found.data, towers, made["objective"], publication.days(found.dataset)[1]),
         sections.fit_config(made),
+        made["extract"],
         made["features"],
         made["eval"],
         made["export"],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ class TextPairsJob:
     eval: EvalConfig
     exported: ExportConfig
 
+    @property
+    def made_from(self) -> dict[str, str]:
+        """The tokens of all texts: the pairs, and the tokenizer that may be learned from them."""
+        digest = hashlib.sha256(self.tokens.lengths.tobytes())
+        digest.update(self.tokens.tokens.tobytes())
+        return {"pairs of texts": digest.hexdigest()}
+
     @functools.cached_property
     def source(self) -> BatchSource:
         """The training pairs."""
@@ -238,14 +246,20 @@ class TextPairsJob:
             cells = [summary[name][metric] for name in results.PARTS.values()]
             table.add_row(metric.replace("_", " "), *map("{:.4f}".format, cells))
         console.print(table)
-        table = Table(title="Multilingual test pairs", title_justify="left")
-        for name in ("from", "to", "pairs", "recall at 1", "recall at 10", "mrr"):
-            table.add_column(name, justify="left" if name in ("from", "to") else "right")
-        for line in summary["languages"]:
-            values = [f"{line[name]:.3f}" for name in ("recall_at_1", "recall_at_10", "mrr")]
-            table.add_row(line["from"], line["to"], str(line["pairs"]), *values)
-        console.print(table)
+        # Of a finished run alone.
+        if "languages" in summary:
+            _show_languages(summary["languages"], console)
         console.print(f"{summary['padding_share']:.1%} of the training tokens are padding.")
+
+
+def _show_languages(lines: Sequence[Mapping[str, Any]], console: Console) -> None:
+    table = Table(title="Multilingual test pairs", title_justify="left")
+    for name in ("from", "to", "pairs", "recall at 1", "recall at 10", "mrr"):
+        table.add_column(name, justify="left" if name in ("from", "to") else "right")
+    for line in lines:
+        values = [f"{line[name]:.3f}" for name in ("recall_at_1", "recall_at_10", "mrr")]
+        table.add_row(line["from"], line["to"], str(line["pairs"]), *values)
+    console.print(table)
 
 
 def assemble(config: ConfigDict, console: Console) -> TextPairsJob:

@@ -65,25 +65,39 @@ def _blocks(parts: Sequence[jax.Array], kernel: jax.Array) -> list[jax.Array]:
     return [kernel[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
-@jax.custom_vjp
-def _matmul(parts: tuple[jax.Array, ...], kernel: jax.Array) -> jax.Array:
+# What goes into a product has the given type; sums, and what comes out, are float32.
+_sum_of_products = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(dtype: str, parts: tuple[jax.Array, ...], kernel: jax.Array) -> jax.Array:
+    parts, kernel = _cast(dtype, parts, kernel)
     pairs = zip(parts, _blocks(parts, kernel), strict=True)
-    return functools.reduce(operator.add, [(x @ block).astype(jnp.float32) for x, block in pairs])
+    return functools.reduce(operator.add, [_sum_of_products(x, block) for x, block in pairs])
 
 
-def _matmul_forward(parts: tuple[jax.Array, ...], kernel: jax.Array):
-    return _matmul(parts, kernel), (parts, kernel)
+def _matmul_forward(dtype: str, parts: tuple[jax.Array, ...], kernel: jax.Array):
+    return _matmul(dtype, parts, kernel), (parts, kernel)
 
 
-def _matmul_backward(saved: tuple[tuple[jax.Array, ...], jax.Array], dy: jax.Array):
-    parts, kernel = saved
+def _matmul_backward(dtype: str, saved: tuple[tuple[jax.Array, ...], jax.Array], dy: jax.Array):
+    kinds, kernel_kind = [x.dtype for x in saved[0]], saved[1].dtype
+    parts, kernel = _cast(dtype, *saved)
     dy = dy.astype(kernel.dtype)
     dkernel = jax.lax.platform_dependent(dy, *parts, cpu=_dkernel_on_cpu, default=_dkernel)
-    return tuple(dy @ block.T for block in _blocks(parts, kernel)), dkernel
+    blocks = zip(_blocks(parts, kernel), kinds, strict=True)
+    dparts = tuple(_sum_of_products(dy, block.T).astype(kind) for block, kind in blocks)
+    return dparts, dkernel.astype(kernel_kind)
+
+
+def _cast(
+    dtype: str, parts: tuple[jax.Array, ...], kernel: jax.Array
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    return tuple(x.astype(DTYPES[dtype]) for x in parts), kernel.astype(DTYPES[dtype])
 
 
 def _dkernel(dy: jax.Array, *parts: jax.Array) -> jax.Array:
-    return jnp.concatenate([x.T @ dy for x in parts])
+    return jnp.concatenate([_sum_of_products(x.T, dy) for x in parts])
 
 
 def _dkernel_on_cpu(dy: jax.Array, *parts: jax.Array) -> jax.Array:
@@ -92,7 +106,8 @@ def _dkernel_on_cpu(dy: jax.Array, *parts: jax.Array) -> jax.Array:
     # reading the result by columns anew wherever the optimiser needs it.
     barrier = jax.lax.optimization_barrier
     narrow = barrier(dy.T)
-    return barrier(jnp.concatenate([barrier(narrow @ x) for x in parts], axis=1).T)
+    found = [barrier(_sum_of_products(narrow, x)) for x in parts]
+    return barrier(jnp.concatenate(found, axis=1).T)
 
 
 _matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -115,8 +130,7 @@ def product(
 
 
 def _product(parts: Sequence[jax.Array], kernel: jax.Array, dtype: str) -> jax.Array:
-    kind = DTYPES[dtype]
-    return _matmul(tuple(x.astype(kind) for x in parts), kernel.astype(kind))
+    return _matmul(dtype, tuple(parts), kernel)
 
 
 class Dense(nnx.Module):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from umair_jax.models.layers import check_choice
@@ -78,24 +76,3 @@ def init_table(spec: TableSpec, key: jax.Array) -> Float[Array, "V D"]:
 def lookup(table: Float[Array, "V D"], rows: Int[Array, "*B"]) -> Float[Array, "*B D"]:
     """Gathers rows. A negative row is the unknown row 0; one past the end is the last row."""
     return jnp.take(table, rows, axis=0, mode="clip")
-
-
-class StackedTables(nnx.Module):
-    """The tables as parameters: {name: [V, D]}."""
-
-    def __init__(self, specs: Sequence[TableSpec], *, rngs: nnx.Rngs):
-        """Makes every table.
-
-        Raises:
-            ValueError: Two tables of one name.
-        """
-        names = [spec.name for spec in specs]
-        if len(set(names)) != len(names):
-            raise ValueError(f"tables: got names {names}, expected each once")
-        self.specs = tuple(specs)
-        for spec in specs:
-            setattr(self, spec.name, nnx.Param(init_table(spec, rngs.params())))
-
-    def lookup(self, name: str, rows: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        """Rows of the table `name`."""
-        return lookup(getattr(self, name)[...], rows)

@@ -50,8 +50,12 @@ class Whitening(nnx.Module):
         variance, directions = np.linalg.eigh(correlation)
         width = self.kernel[...].shape[1]
         variance = variance[::-1][:width]
-        scale = np.sqrt(np.maximum(variance, 0) + shrinkage * variance[0])
-        kernel = directions[:, ::-1][:, :width] / scale / deviation[:, None]
+        power = np.maximum(variance, 0) + shrinkage * variance[0]
+        # Directions that no vector leaves the mean along, as where there are fewer vectors than
+        # numbers, say nothing.
+        there = power > _TINY * max(variance[0], _TINY)
+        scale = np.where(there, 1 / np.sqrt(np.where(there, power, 1)), 0)
+        kernel = directions[:, ::-1][:, :width] * scale / deviation[:, None]
         # The sign of an eigenvector is arbitrary; this one does not depend on the library.
         kernel *= np.sign(kernel[np.abs(kernel).argmax(0), np.arange(width)])
         self.mean[...] = jnp.asarray(mean, jnp.float32)

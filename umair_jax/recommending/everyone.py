@@ -58,10 +58,10 @@ def write(
     schema = _schema(recommender.modalities)
     todo = [(k, part) for k, part in enumerate(parts) if not _part(folder, k).exists()]
     made, began = sum(len(part) for _, part in todo), time.monotonic()
+    everybody = person.Everybody(recommender.dataset, recommender.moment)
     with EncodingProgress(made, console, what="Recommending", unit="users") as progress:
         for number, rows in todo:
-            people = [person.of_row(recommender.dataset, row, recommender.moment) for row in rows]
-            found = recommender.recommend_all(people, request)
+            found = recommender.recommend_all([everybody[row] for row in rows], request)
             table = pa.Table.from_pylist(_records(found, recommender), schema)
             partial = _part(folder, number).with_suffix(".tmp")
             pq.write_table(table, partial)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from umair_jax.data.dataset import Dataset
@@ -16,7 +17,7 @@ def show(
     found: Recommendations, dataset: Dataset, modalities: Sequence[str], console: Console
 ) -> None:
     """Prints a list with its reasons."""
-    who = f"user {found.person.name}" if found.person.user else "a new person"
+    who = f"user {escape(found.person.name)}" if found.person.user else "a new person"
     table = Table(
         title=f"For {who}, {len(found.person.liked):,} liked: the best {len(found.picks)} of "
         f"{found.ranked:,} ranked, {found.allowed:,} allowed",
@@ -33,11 +34,11 @@ def show(
         weights = (f"{weight:.0%}" for weight in pick.weights)
         table.add_row(
             str(rank),
-            dataset.items.illust_id[pick.item],
-            described(dataset, pick.item),
+            escape(dataset.items.illust_id[pick.item]),
+            escape(described(dataset, pick.item)),
             f"{pick.probability:.3f}",
             *weights,
-            said(dataset, pick),
+            escape(said(dataset, pick)),
         )
     console.print(table)
     if modalities:

@@ -1,4 +1,4 @@
-"""Who asks: somebody of the log, or anybody who names drawings that he likes."""
+"""Who asks: somebody of the log, or anybody who names drawings that they like."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.fold_in import Bookmarks
@@ -52,8 +52,35 @@ def of_log(dataset: Dataset, user_id: str, moment: int) -> Person:
 
 def of_row(dataset: Dataset, user: int, moment: int) -> Person:
     """The same by the user's row, 1 .. U."""
+    return _of_rows_of_log(dataset, user, np.flatnonzero(dataset.interactions.user == user), moment)
+
+
+class Everybody:
+    """All users of a log, which is put in order of them once."""
+
+    def __init__(self, dataset: Dataset, moment: int) -> None:
+        """Sorts the log.
+
+        Args:
+            dataset: With the log.
+            moment: Unix seconds; what happened before it is known.
+        """
+        self._dataset, self._moment = dataset, moment
+        user = dataset.interactions.user
+        self._order = np.argsort(user, kind="stable")
+        self._starts = np.searchsorted(user[self._order], np.arange(len(dataset.users) + 2))
+
+    def __getitem__(self, user: int) -> Person:
+        """The user of a row, 1 .. U."""
+        mine = self._order[self._starts[user] : self._starts[user + 1]]
+        return _of_rows_of_log(self._dataset, user, mine, self._moment)
+
+
+def _of_rows_of_log(
+    dataset: Dataset, user: int, mine: Int[np.ndarray, " R"], moment: int
+) -> Person:
     log = dataset.interactions
-    mine = np.flatnonzero((log.user == user) & (log.timestamp < moment))
+    mine = mine[log.timestamp[mine] < moment]
     marked = mine[log.label[mine] == 1]
     met = mine if log.sampled is None else mine[~log.sampled[mine]]
     return Person(

@@ -28,6 +28,7 @@ class TowerRetriever:
 
     Attributes:
         catalogue: Fingerprint of the catalogue that it searches.
+        step: How many updates are behind its towers.
     """
 
     def __init__(self, run: LoadedRun) -> None:
@@ -46,6 +47,7 @@ class TowerRetriever:
                 "configs/retrieval.py"
             )
         self._run, self._batch = run, job.eval.batch_size
+        self.step = run.step
         self.catalogue = job.dataset.catalogue_fingerprint
         self._moment = moment_after(job.dataset)
         self._fold_in = FoldIn(job.dataset, job.data, job.features)

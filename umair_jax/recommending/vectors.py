@@ -53,10 +53,10 @@ class UnitVectors:
             name: Which vectors.
             vector: Of any length.
             allowed: Rows to choose from; those without a vector are left out.
-            k: How many, at most.
+            k: How many, at most; none where the vector is 0.
         """
         vectors = self.by[self.check(name)]
-        rows = np.flatnonzero(allowed & vectors.any(axis=1))
+        rows = np.flatnonzero(allowed & vectors.any(axis=1) & np.any(vector))
         cosine = vectors[rows] @ unit(np.asarray(vector, np.float32))
         order = np.argsort(-cosine, kind="stable")[:k]
         return rows[order], cosine[order]

@@ -91,7 +91,7 @@ def write(
         ITEMS: {"count": len(items.ids) - 1, "arrays": _shapes(items.arrays)},
         "weights": {name: _shape(array) for name, array in arrays.items()},
     }
-    fresh = folder.with_name(folder.name + ".new")
+    fresh = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(fresh) as partial:

@@ -50,9 +50,10 @@ class ObjectiveConfig:
         label_loss: Which multi-label loss.
         popularity: Weight of the soft-max losses over buckets of popularity.
         content: Weight of the agreement of two views' contents; above 0 every drawing is seen twice
-            in a step, once repainted.
+            in a step, once repainted. Views find each other among those of the batch, with
+            train.micro_batches among those of a part of it, which is easier.
         content_temperature: Of that agreement.
-        style: Weight of the agreement of two halves' styles.
+        style: Weight of the agreement of two halves' styles, likewise.
         style_temperature: Of that agreement.
         style_redundancy: Weight of the correlations between the numbers of a style vector; without
             it a few directions come to hold all that is learned. Only where `style` is above 0.

@@ -251,7 +251,10 @@ def load(workdir: Path, abstract: Any, which: str = "best") -> tuple[int, Any, L
 
 
 def clear(workdir: Path) -> None:
-    """Removes what a run wrote, and nothing else."""
+    """Removes the training of a run: checkpoints, logs, configuration and summary, nothing else.
+
+    What the run exported stays until another one takes its place.
+    """
     workdir = Path(workdir)
     for name in (CHECKPOINT_DIR, UNREADABLE_DIR, TENSORBOARD_DIR, PROFILE_DIR):
         shutil.rmtree(workdir / name, ignore_errors=True)

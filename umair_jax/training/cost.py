@@ -105,7 +105,9 @@ class Roofline:
         return f"{_scaled(self.flops, 'FLOP/s')} and {_scaled(self.bandwidth, 'B/s')}"
 
     def share(self, cost: Cost, seconds: float) -> float:
-        """How near an update that takes so long is to the limit; 1 = at it."""
+        """How near an update that takes so long is to the limit; 1 = at it; NaN = not counted."""
+        if not cost.flops:
+            return float("nan")
         return cost.flops / seconds / min(self.flops, cost.intensity * self.bandwidth)
 
 

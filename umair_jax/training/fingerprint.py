@@ -2,8 +2,9 @@
 
 The files of a checkpoint hold no checksums of the values: a flipped bit in a large array would be
 read without complaint. The sums below are taken on the devices, in whole numbers modulo 2^32, so
-that they are the same on every mesh. Each value counts with an odd weight of its own: any single
-changed value, and a swap of two, changes the sum.
+that they are the same on every mesh. What is summed is a hash of each value and its place, by which
+no two values at one place are alike: any single changed value changes the sum, and any other change
+does but for one in 2^32.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from umair_jax.training.sharding import Tree, path_of
 
 # Odd and irregular: multiplying by them is one-to-one modulo 2^32.
-_MIX, _ODD = 0x9E3779B1, 0x85EBCA6B
+_MIX, _FIRST, _SECOND = 0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35
 
 
 def fingerprint(tree: Tree) -> dict[str, int]:
@@ -54,5 +55,11 @@ def _sum(leaf: jax.Array) -> jax.Array:
         along = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
         position += along * jnp.uint32(stride % 2**32)
         stride *= bits.shape[axis]
-    weight = (position ^ (position >> 15)) * jnp.uint32(_MIX) + jnp.uint32(_ODD)
-    return jnp.sum(bits * (weight | 1), dtype=jnp.uint32)
+    return jnp.sum(_mixed(bits ^ _mixed(position * jnp.uint32(_MIX))), dtype=jnp.uint32)
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """The finaliser of MurmurHash3: one-to-one, and every bit depends on all bits."""
+    x = (x ^ (x >> 16)) * jnp.uint32(_FIRST)
+    x = (x ^ (x >> 13)) * jnp.uint32(_SECOND)
+    return x ^ (x >> 16)

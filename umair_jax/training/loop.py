@@ -111,6 +111,7 @@ def fit(
     mesh: Mesh | None = None,
     restart: bool = False,
     record: Mapping[str, Any] | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> FitResult:
     """Trains a task, or goes on with its training, and evaluates it.
 
@@ -127,6 +128,7 @@ def fit(
         restart: delete the run in ``workdir`` first.
         record: resolved configuration for ``config.json``, compared when a run goes on;
             ``config`` as a dictionary if None.
+        made_from: name -> digest of what the examples are made from, likewise.
 
     Raises:
         ValueError: ``workdir`` holds another run, is in use or cannot be written to, or sizes do
@@ -156,7 +158,7 @@ def fit(
     with Interrupts(catch=alone) as interrupts, contextlib.ExitStack() as closing:
         if main:
             closing.enter_context(claimed(workdir))
-        _open_workdir(workdir, record, restart)
+        _open_workdir(workdir, record, made_from, restart)
         if config.log.sharding_table and main:
             print(states.describe(abstract), flush=True)
         # Then arrays: from the newest checkpoint, or new.
@@ -296,7 +298,12 @@ def fit(
     )
 
 
-def _open_workdir(workdir: Path, record: Mapping[str, Any], restart: bool) -> None:
+def _open_workdir(
+    workdir: Path,
+    record: Mapping[str, Any],
+    made_from: Mapping[str, str] | None,
+    restart: bool,
+) -> None:
     """Clears the directory if asked, compares its configuration, and writes this one."""
     main = hosts.is_first()
     hosts.require_shared(workdir, "workdir")
@@ -304,10 +311,10 @@ def _open_workdir(workdir: Path, record: Mapping[str, Any], restart: bool) -> No
         if main:
             ckpt.clear(workdir)
         hosts.barrier("restart")
-    check_config(workdir, record)
+    check_config(workdir, record, made_from)
     hosts.barrier("compare the configuration")
     if main:
-        write_config(workdir, record)
+        write_config(workdir, record, made_from)
 
 
 def _check_micro_batches(batch_size: int, parts: int, mesh: Mesh) -> None:

@@ -52,7 +52,7 @@ class Progress:
         if self._began is not None:
             self._waited += seconds
 
-    def stepped(self, step: int, values: Mapping[str, float] | None = None) -> None:
+    def stepped(self, step: int) -> None:
         """An update was handed to the device; the first call starts the clock."""
         now = time.perf_counter()
         self._step = step
@@ -64,7 +64,7 @@ class Progress:
         self._began = now
         if self._live and now - self._drawn > 0.2:
             self._drawn = now
-            self._out.write(f"\r\x1b[2K{self.line(values)}")
+            self._out.write(f"\r\x1b[2K{self.line()}")
             self._out.flush()
 
     def pause(self) -> None:

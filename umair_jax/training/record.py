@@ -14,7 +14,8 @@ import jax
 
 CONFIG_FILE = "config.json"
 
-# What may differ when a run goes on: it changes neither the model nor what the next update does.
+# What may differ when a run goes on. It changes neither the model nor the examples and their order;
+# another length changes the schedule of what is left, as a run that shall be longer asks for.
 MAY_CHANGE = (
     "log",
     "eval",
@@ -33,22 +34,27 @@ MAY_CHANGE = (
 
 
 def check_config(
-    workdir: Path, config: Mapping[str, Any], may_change: Sequence[str] = MAY_CHANGE
+    workdir: Path,
+    config: Mapping[str, Any],
+    made_from: Mapping[str, str] | None = None,
+    may_change: Sequence[str] = MAY_CHANGE,
 ) -> None:
-    """Compares a configuration with the one that the run in ``workdir`` began with.
+    """Compares a configuration, and the data, with those that the run in ``workdir`` began with.
 
     Args:
         workdir: directory of the run; without a ``config.json`` nothing is compared.
         config: resolved configuration, JSON-able nested dictionaries.
+        made_from: name -> digest of what the examples are made from.
         may_change: dotted keys (or sections) that may differ.
 
     Raises:
-        ValueError: other keys differ; each is listed with both values.
+        ValueError: other keys or digests differ; each is listed with both values.
     """
     path = Path(workdir) / CONFIG_FILE
     if not path.exists():
         return
-    before = _flat(json.loads(path.read_text(encoding="utf-8"))["config"])
+    record = json.loads(path.read_text(encoding="utf-8"))
+    before = _flat(record["config"])
     now = _flat(json.loads(json.dumps(config)))
     missing = "(absent)"
     lines = [
@@ -64,14 +70,30 @@ def check_config(
             + "\nRestore these values, name another workdir, or restart the run "
             "(its checkpoints are then deleted)"
         )
+    other = changed(record, made_from or {})
+    if other:
+        raise ValueError(
+            f"{workdir} holds a run on other data: {' and '.join(other)} changed since it began. "
+            "Bring the old data back, name another workdir, or restart the run (its checkpoints "
+            "are then deleted)"
+        )
 
 
-def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes ``config.json``: the resolved configuration, versions and devices; atomic."""
+def changed(record: Mapping[str, Any], made_from: Mapping[str, str]) -> list[str]:
+    """Of what the examples of a run were made from, what is another one now; [] = nothing."""
+    had = record.get("made_from", {})
+    return [name for name in made_from if name in had and had[name] != made_from[name]]
+
+
+def write_config(
+    workdir: Path, config: Mapping[str, Any], made_from: Mapping[str, str] | None = None
+) -> None:
+    """Writes ``config.json``: the resolved configuration, data, versions, devices; atomic."""
     names = ("umair_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     devices = jax.devices()
     record = {
         "config": config,
+        "made_from": dict(made_from or {}),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in names},
         "devices": {

@@ -85,6 +85,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(hosts_together(mesh.devices), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
+def fitting(config: MeshConfig, devices: int) -> MeshConfig:
+    """The same mesh, or, where so many devices do not make it, one that spreads batches alone."""
+    if devices % config.model or config.data not in (-1, devices // config.model):
+        return dataclasses.replace(config, data=-1, model=1)
+    return config
+
+
 def hosts_together(devices: np.ndarray) -> np.ndarray:
     """The same grid with the devices of a host one after the other, else in the same order.
 

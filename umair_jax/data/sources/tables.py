@@ -165,6 +165,8 @@ def _as_bytes(array: pa.Array, path: Path, name: str, wanted: Wanted) -> pa.Arra
         return array.cast(pa.list_(pa.binary()))
     if types.is_timestamp(kind):
         array = array.cast(pa.timestamp("s"), safe=False)  # of a zone: in UTC
+    if types.is_floating(kind):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)  # as a null
     simple = types.is_primitive(kind) or types.is_decimal(kind) or types.is_null(kind)
     if simple and not types.is_duration(kind) and not types.is_time(kind):
         return array.cast(pa.string()).cast(pa.binary())
@@ -278,7 +280,7 @@ def _json_column(name: str, records: list[dict[str, Any]], wanted: Wanted) -> pa
 
 
 def _json_cell(value: Any) -> bytes | None:
-    if value is None:
+    if value is None or value != value:  # NaN, which JSON itself does not have
         return None
     text = value if isinstance(value, str) else json.dumps(value)
     try:

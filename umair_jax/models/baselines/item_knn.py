@@ -46,7 +46,7 @@ class ItemKNNConfig(BaselineConfig):
 def nearest_mean(
     item: Float[Array, "B D"], history: Float[Array, "B L D"], neighbours: int
 ) -> Float[Array, " B"]:
-    """Mean cosine to the `neighbours` nearest rows of the history; zero rows count as cosine 0."""
+    """Mean cosine to the `neighbours` nearest rows of the history; zero rows do not count."""
     unit = item / jnp.maximum(jnp.linalg.norm(item, axis=-1, keepdims=True), 1e-6)
     lengths = jnp.maximum(jnp.linalg.norm(history, axis=-1), 1e-6)
     cosine = (history * unit[:, None, :]).sum(axis=-1) / lengths
