@@ -1,5 +1,6 @@
 """Eight host devices for every test, before JAX starts; shapes are checked at run time."""
 
+import gc
 import os
 import warnings
 
@@ -23,6 +24,14 @@ LONGEST = ("test_local_hosts.py", "test_train.py", "test_joint.py", "test_image_
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish():
+    # JAX's tracing makes objects by the million: a fifth of the time went into looking for cycles
+    # among them and among all that was collected.
+    gc.set_threshold(50_000, 20, 20)
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure():

@@ -8,6 +8,7 @@ from umair_jax.models.augment import AugmentConfig
 
 STILL = {"flip": 0.0, "rotate_degrees": 0.0, "scale": (1.0, 1.0), "shift": 0.0}
 NOTHING = AugmentConfig(**STILL, background=0.0, repaint=0.0)
+move, repaint = (jax.jit(f, static_argnums=2) for f in (augment.move, augment.repaint))
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def resampled(images, angle=0.0, size=1.0, shift=(0.0, 0.0), mirrored=1.0):
 
 
 def test_nothing_asked_changes_nothing(images):
-    moved = augment.move(jax.random.key(1), images, NOTHING)
+    moved = move(jax.random.key(1), images, NOTHING)
     np.testing.assert_allclose(moved, images, atol=1e-6)
-    same = augment.repaint(jax.random.key(1), images, 0.0)
+    same = repaint(jax.random.key(1), images, 0.0)
     # White's soft edge and the tone curve's smallest value leave the rest alone.
     np.testing.assert_allclose(same, jnp.clip(images, 1e-3, 1), atol=1e-5)
 
@@ -57,8 +58,8 @@ def test_size_two_doubles_the_drawing(images):
 def test_each_image_is_moved_its_own_way_and_reproducibly():
     images = jnp.tile(jax.random.uniform(jax.random.key(2), (1, 16, 16, 3)), (4, 1, 1, 1))
     cfg = AugmentConfig()
-    moved = augment.move(jax.random.key(3), images, cfg)
-    np.testing.assert_array_equal(moved, augment.move(jax.random.key(3), images, cfg))
+    moved = move(jax.random.key(3), images, cfg)
+    np.testing.assert_array_equal(moved, move(jax.random.key(3), images, cfg))
     for i in range(1, 4):
         assert float(jnp.abs(moved[i] - moved[0]).max()) > 0.01
     assert float(moved.min()) >= 0
@@ -67,7 +68,7 @@ def test_each_image_is_moved_its_own_way_and_reproducibly():
 
 def test_a_tinted_background_leaves_the_drawing_alone(images):
     dark = images.at[:, 4:12, 5:15].multiply(0.5)
-    tinted = augment.move(jax.random.key(4), dark, AugmentConfig(**STILL, background=1.0))
+    tinted = move(jax.random.key(4), dark, AugmentConfig(**STILL, background=1.0))
     np.testing.assert_allclose(tinted[:, 4:12, 5:15], dark[:, 4:12, 5:15], atol=1e-5)
     corner = tinted[:, 0, 0]
     assert bool((corner < 1).all())
@@ -75,7 +76,7 @@ def test_a_tinted_background_leaves_the_drawing_alone(images):
 
 
 def test_other_paint_keeps_white_paper_and_shapes_but_not_colours(images):
-    painted = augment.repaint(jax.random.key(5), images, 1.0)
+    painted = repaint(jax.random.key(5), images, 1.0)
     assert float(painted.min()) >= 0
     assert float(painted.max()) <= 1
     np.testing.assert_allclose(painted[:, 0, 0], 1.0, atol=1e-3)

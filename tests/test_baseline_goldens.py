@@ -45,7 +45,7 @@ def compare(module, data, inputs, weights):
         return (y.reshape(data["ct"].shape) * data["ct"]).sum(), y
 
     arrays = [jnp.asarray(data[name]) for name in inputs]
-    (_, y), (dparams, dinputs) = jax.value_and_grad(apply, (0, 1), has_aux=True)(
+    (_, y), (dparams, dinputs) = jax.jit(jax.value_and_grad(apply, (0, 1), has_aux=True))(
         nnx.to_pure_dict(params), arrays
     )
     close(y, data["y"].reshape(y.shape), "y")

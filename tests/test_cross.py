@@ -21,7 +21,7 @@ def outputs_and_gradients(network, x, ct):
         y = nnx.merge(graph, params)(x)
         return (y * ct).sum(), y
 
-    (_, y), (dparams, dx) = jax.value_and_grad(apply, (0, 1), has_aux=True)(
+    (_, y), (dparams, dx) = jax.jit(jax.value_and_grad(apply, (0, 1), has_aux=True))(
         nnx.to_pure_dict(params), jnp.asarray(x)
     )
     return y, dx, dparams

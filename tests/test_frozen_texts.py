@@ -28,7 +28,8 @@ def model(request):
 def alone(model, texts):
     encoded = encode_texts(model.words, texts, model.max_tokens)
     encoder = model.encoder()
-    return np.asarray(encoder(jnp.asarray(encoded.tokens), jnp.asarray(encoded.mask)))
+    inputs = jnp.asarray(encoded.tokens), jnp.asarray(encoded.mask)
+    return np.asarray(jax.jit(lambda tokens, mask: encoder(tokens, mask))(*inputs))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
@@ -47,12 +48,11 @@ def test_devices_share_the_rows():
     model = text_model.read(GOLDEN / "distilbert")
     texts = mixture(60)
     found = []
-    for devices in (1, 2, 8):
+    for devices in (1, 8):
         mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
         frozen = FrozenTextEncoder(model.encoder(), model.words, max_tokens=12, rows=8, mesh=mesh)
         found.append(frozen.encode(texts)[0])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found[2], found[0], rtol=1e-4, atol=1e-6)
 
 
 def test_texts_without_a_token_have_the_vector_of_none():

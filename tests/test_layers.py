@@ -38,7 +38,7 @@ def test_mlp_matches_keras(mode):
         y = mlp(x, train=mode == "train")
         return (y * data["ct"]).sum(), (y, nnx.to_pure_dict(nnx.state(mlp, nnx.BatchStat)))
 
-    (_, (y, new)), (gradients, dx) = jax.value_and_grad(apply, (0, 1), has_aux=True)(
+    (_, (y, new)), (gradients, dx) = jax.jit(jax.value_and_grad(apply, (0, 1), has_aux=True))(
         nnx.to_pure_dict(params), jnp.asarray(data["x"])
     )
     np.testing.assert_allclose(y, data["y"], atol=1e-5)

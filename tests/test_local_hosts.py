@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_train import TINY
 
 from umair_jax.data import feature_bank
 
@@ -18,6 +19,11 @@ ROOT = Path(__file__).parents[1]
 LAUNCHER = ROOT / "launch" / "local_hosts.py"
 # Sums in another order are no more than that: Adam would make 1e-3 of it in twenty updates.
 SMALL = {
+    **{
+        name: size
+        for name, size in TINY.items()
+        if name.startswith(("model.", "schema.", "extract."))
+    },
     "data.limit": 60,
     "extract.shard_items": 16,
     "train.batch_size": 64,

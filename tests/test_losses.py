@@ -14,6 +14,8 @@ from umair_jax.models.losses import (
     unit,
 )
 
+agree = jax.jit(agreement, static_argnums=3)
+
 
 @pytest.fixture
 def case():
@@ -62,7 +64,7 @@ def test_certain_predictions_have_finite_losses_and_gradients(kind):
 
 def test_agreement_is_the_cross_entropy_among_the_batch():
     one, other = jax.random.normal(jax.random.key(2), (2, 6, 4))
-    each, found = agreement(one, other, jnp.ones(6), 0.5)
+    each, found = agree(one, other, jnp.ones(6), 0.5)
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in map(np.asarray, (one, other)))
     logit = a @ b.T / 0.5
     rows = np.log(np.exp(logit).sum(1)) - np.diag(logit)
@@ -75,19 +77,19 @@ def test_an_excluded_example_is_nobodys_alternative():
     one, other = jax.random.normal(jax.random.key(3), (2, 5, 4))
     weight = jnp.array([1.0, 1.0, 0.0, 1.0, 1.0])
     kept = np.array([0, 1, 3, 4])
-    each, _ = agreement(one, other, weight, 0.1)
-    alone, _ = agreement(one[kept], other[kept], jnp.ones(4), 0.1)
+    each, _ = agree(one, other, weight, 0.1)
+    alone, _ = agree(one[kept], other[kept], jnp.ones(4), 0.1)
     np.testing.assert_allclose(each[kept], alone, rtol=1e-5)
-    slope = jax.grad(lambda x: (agreement(x, other, weight, 0.1)[0] * weight).sum())(one)
+    slope = jax.grad(lambda x: (agree(x, other, weight, 0.1)[0] * weight).sum())(one)
     assert np.isfinite(slope).all()
     np.testing.assert_array_equal(slope[2], 0)
 
 
 def test_agreement_does_not_depend_on_lengths_and_perfect_partners_are_found():
     one = jax.random.normal(jax.random.key(4), (8, 16))
-    each, found = agreement(one, 7 * one, jnp.ones(8), 0.05)
+    each, found = agree(one, 7 * one, jnp.ones(8), 0.05)
     assert bool(found.all())
-    np.testing.assert_allclose(each, agreement(one, one, jnp.ones(8), 0.05)[0], rtol=1e-4)
+    np.testing.assert_allclose(each, agree(one, one, jnp.ones(8), 0.05)[0], rtol=1e-4)
 
 
 def test_standardised_numbers_have_mean_0_and_variance_1_over_what_counts():

@@ -67,25 +67,25 @@ def test_the_negatives_are_those_of_all_devices(source, parts):
 
 def test_a_padded_pair_counts_nowhere(source):
     made = task()
-    net = made.init(jax.random.key(0))["params"]["net"]
+    net = jax.jit(made.init)(jax.random.key(0))["params"]["net"]
     batch = source.batch(0)
     batch["weight"] = np.array([1] * 12 + [0] * 4, np.float32)
     other = dict(batch, tokens=np.where(batch["slot"] % 16 >= 12, 7, batch["tokens"]))
-    losses = [
-        float(made.loss(net, {}, {}, {}, jax.tree.map(jnp.asarray, b), jax.random.key(0))[0])
-        for b in (batch, other)
-    ]
+    loss = jax.jit(lambda b: made.loss(net, {}, {}, {}, b, jax.random.key(0))[0])
+    losses = [float(loss(jax.tree.map(jnp.asarray, b))) for b in (batch, other)]
     assert losses[0] == losses[1]
 
 
 def test_the_encoder_that_comes_out_is_the_one_inside(source):
     made = task()
-    params = made.init(jax.random.key(0))["params"]
+    params = jax.jit(made.init)(jax.random.key(0))["params"]
     batch = jax.tree.map(jnp.asarray, source.batch(0))
-    inside = made.predict(params["net"], {}, {}, {}, batch)
+    inside = jax.jit(lambda b: made.predict(params["net"], {}, {}, {}, b))(batch)
     tokens, lengths = source._texts.padded(source.batch(0)["first"], ROW), source._texts.lengths
     mask = np.arange(ROW) < lengths[source.batch(0)["first"]][:, None]
-    outside = np.asarray(made.encoder(params)(jnp.asarray(tokens), jnp.asarray(mask)))
+    encoder = made.encoder(params)
+    encode = jax.jit(lambda tokens, mask: encoder(tokens, mask))
+    outside = np.asarray(encode(jnp.asarray(tokens), jnp.asarray(mask)))
     outside = outside / np.linalg.norm(outside, axis=1, keepdims=True)
     np.testing.assert_allclose(inside["first"], outside, rtol=1e-4, atol=1e-5)
 
