@@ -20,6 +20,8 @@ import threading
 
 # For a process to save and end after it was asked to.
 PATIENCE = 60.0
+# For the others to end by themselves once one has failed: each says whom it missed.
+ALONE = 5.0
 
 
 def commands(options: argparse.Namespace) -> list[tuple[dict[str, str], list[str]]]:
@@ -87,7 +89,7 @@ def run(planned: list[tuple[dict[str, str], list[str]]]) -> int:
     def end_all() -> None:
         for process in started:
             try:
-                process.wait(5.0)
+                process.wait(ALONE)
             except subprocess.TimeoutExpired:
                 process.terminate()
         for process in started:

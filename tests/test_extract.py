@@ -82,6 +82,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """An undisturbed bank: (folder, bank, printed)."""
@@ -188,10 +191,10 @@ extract(Slow(), CONFIG, sys.argv[2], console=quiet())
 
 
 @pytest.mark.slow
-def test_killed_process_is_taken_up_again(finished, tmp_path):
+def test_killed_process_is_taken_up_again(finished, tmp_path, compiled_once):
     folder, _, _ = finished
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
-    process = subprocess.Popen(command, env=dict(os.environ))
+    process = subprocess.Popen(command, env=os.environ | compiled_once)
     waited = time.monotonic()
     while not feature_bank.shard_path(tmp_path, 0).exists():
         assert process.poll() is None

@@ -157,7 +157,8 @@ def test_gpus_are_shared_out(launcher, capsys):
     assert "got 3, which 2 cannot share equally" in capsys.readouterr().err
 
 
-def test_one_that_fails_ends_the_others(launcher, capfd):
+def test_one_that_fails_ends_the_others(launcher, capfd, monkeypatch):
+    monkeypatch.setattr(launcher, "ALONE", 0.2)
     wait = [sys.executable, "-c", "import time; time.sleep(600)"]
     fail = [sys.executable, "-c", "print('no'); raise SystemExit(3)"]
     began = time.monotonic()

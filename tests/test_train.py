@@ -90,9 +90,8 @@ def command(*arguments):
     before = set(flags.FLAGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train", *arguments])
-        train.define_flags()
         try:
-            settings.run_front_door(train.main)
+            settings.run_front_door(train.main, train.define_flags)
         except SystemExit as left:
             return left.code or 0
         finally:
@@ -343,12 +342,13 @@ def test_a_restart_begins_anew(run, tmp_path):
     old = {path.name for path in workdir.iterdir()}
     marked = workdir / checkpoints.CHECKPOINT_DIR / str(STEPS) / "old"
     marked.touch()
-    summary = run.train(workdir, restart=True)
+    # As long as a part of it: tests/test_loop.py holds the whole to be the same again.
+    summary = run.train(workdir, restart=True, **{"train.steps": 40})
+    assert summary["steps"] == 40
     assert not marked.exists()
     assert (workdir / "notes.txt").exists()
     assert {path.name for path in workdir.iterdir()} == old
-    assert measured(summary) == measured(run.summary)
-    assert logs.read(workdir) == logs.read(run.workdir)
+    assert {line["step"] for line in logs.read(workdir)} == {20, 40}
 
 
 # Broken off -------------------------------------------------------------------------------------
@@ -405,14 +405,12 @@ def test_a_run_killed_three_times_ends_as_an_unbroken_one(run, tmp_path):
 # Mistakes ---------------------------------------------------------------------------------------
 
 
-def test_a_misspelt_option_is_named_with_the_nearest_one(run):
-    process = start(run, "unused", "--config.train.batch_sise=3")
-    output, _ = process.communicate()
-    assert process.returncode == 2
-    assert output.count("\n") == 1
-    assert "batch_sise" in output
-    assert "'batch_size'" in output or '"batch_size"' in output
-    assert not (ROOT / "unused").exists()
+def test_a_misspelt_option_is_named_with_the_nearest_one(run, tmp_path, capsys):
+    arguments = [*arguments_of(run.root), "--workdir", str(tmp_path / "unused")]
+    assert command(*arguments, "--config.train.batch_sise=3") == 2
+    said = capsys.readouterr().err
+    assert said == "error: unknown config key 'batch_sise'; did you mean 'batch_size'?\n"
+    assert not (tmp_path / "unused").exists()
 
 
 @pytest.mark.parametrize(
