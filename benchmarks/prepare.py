@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -70,14 +69,12 @@ def measure(folder: Path, data_dir: Path) -> dict[str, Any]:
     began = time.monotonic()
     subprocess.run([*command, f"--path={folder}", f"--data_dir={data_dir}"], check=True)
     seconds = time.monotonic() - began
-    # In KiB, of the largest child: there was one.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     summary = json.loads((data_dir / "summary.json").read_text())
     return {
         "ours": summary["interactions"] / seconds,
         "unit": "interactions/s, items included",
         "seconds": seconds,
-        "peak_gib": peak / 2**30,
+        "peak_gib": summary["peak_memory_bytes"] / 2**30,
         **{name: summary[name] for name in ("items", "users", "interactions")},
     }
 

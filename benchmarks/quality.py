@@ -86,7 +86,11 @@ def measure(
         runs = [row for row in rows if row["case"] == case]
         # With the same seed, so that what seeds do to both is not counted.
         lost = [whole[row["seed"]] - row["auc"] for row in runs]
-        mean = {name: float(np.mean([row[name] for row in runs])) for name in MEANS}
+        # Where people are real there is no oracle.
+        known = [name for name in MEANS if all(row[name] is not None for row in runs)]
+        mean = dict.fromkeys(MEANS) | {
+            name: float(np.mean([row[name] for row in runs])) for name in known
+        }
         mean |= {"auc_std": _deviation([row["auc"] for row in runs])}
         if case != cases[0]:
             mean |= {"lost_auc": float(np.mean(lost)), "lost_auc_std": _deviation(lost)}

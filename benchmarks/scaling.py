@@ -25,7 +25,7 @@ import jax
 from benchmarks import machine, made_up, report
 from benchmarks.ranker import BATCHES, Runner, train_step
 from benchmarks.rounds import take_turns
-from umair_jax.memory import keep_freed_memory, peak_memory_bytes
+from umair_jax.memory import keep_freed_memory
 from umair_jax.models.ranker import RankerConfig
 from umair_jax.tasks.bookmarks import BookmarksTask, batch_source, shape_of
 from umair_jax.training.sharding import BatchPlacer, MeshConfig, make_mesh, place_context
@@ -94,7 +94,6 @@ def part(
                 "rows": rows,
                 "batch_size": batch_size,
                 "devices": devices,
-                "peak_gib": (peak_memory_bytes() or 0) / 2**30,
                 "foreign_cpu_share": made[case].usage.foreign_share,
             }
             | about

@@ -2,8 +2,11 @@
 # A machine with GPUs, or several: the same line on each of them, once.
 #
 #     launch/gpu.sh --config=configs/paper.py                            # all GPUs of this machine
-#     launch/gpu.sh --hosts=2 --host=0 --coordinator=10.0.0.1:9876 -- --config=configs/paper.py
-#     launch/gpu.sh --hosts=2 --host=1 --coordinator=10.0.0.1:9876 -- --config=configs/paper.py
+#     launch/gpu.sh --hosts=2 --host=0 --coordinator=10.0.0.1:9876 -- --workdir=/shared/runs/base
+#     launch/gpu.sh --hosts=2 --host=1 --coordinator=10.0.0.1:9876 -- --workdir=/shared/runs/base
+#
+# On each machine first: make train, then .venv/bin/pip install -e ".[cuda]". The folder of --workdir
+# must be seen by all.
 #
 # One process a host drives all of its GPUs. The coordinator is the address of host 0 in the
 # network, with a port that is free there. --dry-run first prints the command.

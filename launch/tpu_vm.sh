@@ -3,7 +3,7 @@
 #
 #     launch/tpu_vm.sh create  --name=my-tpu --zone=us-east5-a --type=v6e-16
 #     launch/tpu_vm.sh install --name=my-tpu --zone=us-east5-a
-#     launch/tpu_vm.sh train   --name=my-tpu --zone=us-east5-a -- --config=configs/base.py
+#     launch/tpu_vm.sh train   --name=my-tpu --zone=us-east5-a -- --workdir=/mnt/shared/runs/base
 #     launch/tpu_vm.sh delete  --name=my-tpu --zone=us-east5-a
 #
 # Needs gcloud with a project. --dry-run prints the command instead of running it. The disks of the
@@ -54,11 +54,14 @@ case "$step" in
         archive="$(mktemp -d)/umair_jax.tar.gz"
         run git archive --format=tar.gz --prefix=umair_jax/ "--output=$archive" HEAD
         run "${tpu[@]}" scp "$archive" "$name:" "--zone=$zone" --worker=all
+        # The images bring Python 3.10 (Ubuntu 22.04), which has 3.11 as a package.
         run "${everywhere[@]}" --command="tar xzf umair_jax.tar.gz && cd umair_jax && \
-python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[tpu]'"
+(python3.11 -m venv .venv || (sudo apt-get update && sudo apt-get install -y python3.11-venv && \
+python3.11 -m venv .venv)) && .venv/bin/pip install -c constraints.txt -e '.[tpu]'"
         ;;
     train)
-        printf -v arguments '%q ' "$@"
+        arguments=""
+        (($# == 0)) || printf -v arguments '%q ' "$@"
         run "${everywhere[@]}" --command="cd umair_jax && \
 .venv/bin/python -m umair_jax.train ${arguments}--config.hosts.cluster=auto"
         ;;

@@ -81,6 +81,9 @@ def test_tpu_vms():
     (train,) = dry("tpu_vm.sh", "train", *where, "--", "--config=a b.py")
     words = shlex.split(train[-1].removeprefix("--command="))
     assert words[-2:] == ["--config=a b.py", "--config.hosts.cluster=auto"]
+    (plain,) = dry("tpu_vm.sh", "train", *where)
+    words = shlex.split(plain[-1].removeprefix("--command="))
+    assert words[-2:] == ["umair_jax.train", "--config.hosts.cluster=auto"]
     (delete,) = dry("tpu_vm.sh", "delete", *where)
     assert delete[4:6] == ["delete", "t"]
     assert "expected create, install, train or delete" in refusal("tpu_vm.sh", "stop", *where)

@@ -53,7 +53,7 @@ def start(processes, devices, root, workdir, environment, **more):
         [
             *(sys.executable, str(LAUNCHER)),
             *(f"--processes={processes}", f"--devices={devices}", "--"),
-            *("--config=configs/smoke.py", f"--workdir={workdir}"),
+            *("--config=configs/smoke.py", f"--workdir={workdir}", "--interrupted_status=75"),
             *(f"--config.{name}={value}" for name, value in given.items()),
         ],
         cwd=ROOT,
@@ -64,9 +64,9 @@ def start(processes, devices, root, workdir, environment, **more):
     )
 
 
-def finish(process, seconds=300):
+def finish(process, seconds=300, code=0):
     output = process.communicate(timeout=seconds)[0]
-    assert process.returncode == 0, output
+    assert process.returncode == code, output
     return output
 
 
@@ -123,7 +123,7 @@ def test_a_signal_stops_all_and_the_same_line_goes_on(tmp_path, compiled_once):
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output = finish(process)
+    output = finish(process, code=75)
     assert "run the same command to go on" in output
     (saved,) = (int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdecimal())
     assert 0 < saved < 2000

@@ -33,3 +33,17 @@ def test_freed_memory_is_used_again_without_page_faults():
 
     assert faults("keep") < 10
     assert faults("default") > 40
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counted by Linux")
+def test_the_peak_is_the_process_s_own():
+    def peak(size):
+        program = (
+            f"x = b'1' * {size}; from umair_jax import memory; print(memory.peak_memory_bytes())"
+        )
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        return int(ended.stdout)
+
+    held = b"1" * 300_000_000  # of the one that asks
+    small, large = peak(1), peak(100_000_000)
+    assert small < 100_000_000 < large < 200_000_000 < len(held)

@@ -4,6 +4,9 @@ import csv
 import dataclasses
 import io
 import json
+import math
+import os
+import signal
 import subprocess
 import sys
 
@@ -213,10 +216,20 @@ def test_workers_that_end_early_are_told(monkeypatch):
             assert command[-1] == "--worker"
             assert env["UMAIR_JAX_CORES"] in ("0/2", "1/2")
             self.code = int(env["UMAIR_JAX_CORES"][0]) * code
+            self.told = False
+            started.append(self)
 
         def wait(self):
+            if stop:
+                os.kill(os.getpid(), stop)
             return self.code
 
+        def terminate(self):
+            self.told = True
+
+    stop, started = 0, []
+    places = [{"UMAIR_JAX_CORES": "0/2"}, {"UMAIR_JAX_CORES": "1/2"}]
+    monkeypatch.setattr(front_door, "_places", lambda workers: places)
     monkeypatch.setattr(front_door.subprocess, "Popen", Ended)
     code = 0
     front_door._run_workers(2, Console(quiet=True))
@@ -226,6 +239,12 @@ def test_workers_that_end_early_are_told(monkeypatch):
     code = 2
     with pytest.raises(ValueError, match=r"got the exit codes \[0, 2\]; expected 0"):
         front_door._run_workers(2, Console(quiet=True))
+    # A signal is passed on, and waited for; Ctrl-C reaches them by itself.
+    for number, told in ((signal.SIGTERM, True), (signal.SIGINT, False)):
+        stop, code, started = number, 130, []
+        with pytest.raises(SweepInterruptedError):
+            front_door._run_workers(2, Console(quiet=True))
+        assert [process.told for process in started] == [told, told]
 
 
 def test_the_front_door_says_what_is_wrong():
@@ -378,6 +397,7 @@ def test_settings_are_drawn_once_each_within_the_budget():
     assert found != searched("b")
     assert found != searched(seed=1)
     assert len(searched(trials=99)) == 6  # all there are
+    assert len(searched(trials=99, dropout=0.5)) == 7  # and an own one that the space lacks
     assert searched(trials=1) == [{}]
     assert searched(trials=0) == []
 
@@ -388,6 +408,55 @@ def test_the_best_setting_wins_and_the_earlier_of_equals():
     found = search.best(trials, lambda options: values[options.get("a")])
     assert (found["options"], found["valid_auc"]) == ({"a": 1}, 0.7)
     assert [trial["valid_auc"] for trial in found["trials"]] == [0.5, 0.7, 0.7, 0.6]
+
+
+def test_settings_that_diverge_lose_and_do_not_end_the_search():
+    values = {None: -math.inf, 1: 0.6, 2: -math.inf}
+    found = search.best([{}, {"a": 1}, {"a": 2}], lambda options: values[options.get("a")])
+    assert found["options"] == {"a": 1}
+    assert [trial["valid_auc"] for trial in found["trials"]] == [None, 0.6, None]
+    json.dumps(found, allow_nan=False)
+    with pytest.raises(ValueError, match="got no validation AUC with any of"):
+        search.best([{}], lambda _: -math.inf)
+
+
+def test_a_trial_that_diverges_is_the_worst(tmp_path):
+    made = build(tiny("unused"))
+    own = row_config("lr", made.rows["lr"], made).optim.learning_rate
+
+    class Diverging(Runner):
+        def __call__(self, name, config):
+            if config.optim.learning_rate == own:
+                raise FloatingPointError("loss is nan")
+            return Run(tmp_path, {"validation": {"auc": 0.5}})
+
+    chosen, options = winners.chosen(made, tmp_path, "lr", Diverging(tmp_path))
+    assert options["optim.learning_rate"] in (1e-3, 4e-3)
+    assert chosen.optim.learning_rate == options["optim.learning_rate"]
+    # Reading what was found trains nothing.
+    assert winners.chosen(made, tmp_path, "lr", None)[1] == options
+    assert winners.chosen(made, tmp_path, "fm", None)[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "given", "workers", "places"),
+    [
+        ("cpu 1", None, 2, [{"UMAIR_JAX_CORES": "0/2"}, {"UMAIR_JAX_CORES": "1/2"}]),
+        ("gpu 2", None, 2, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
+        ("gpu 2", "2,3", 2, [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "3"}]),
+        (
+            "gpu 1", "5", 3,
+            [{"CUDA_VISIBLE_DEVICES": "5", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"}] * 3,
+        ),
+    ],
+)  # fmt: skip
+def test_workers_have_places_of_their_own(said, given, workers, places, monkeypatch):
+    answer = subprocess.CompletedProcess([], 0, stdout=f"a notice\n{said}\n")
+    monkeypatch.setattr(front_door.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert front_door._places(workers) == places
 
 
 def test_overrides_reach_their_option():

@@ -38,6 +38,7 @@ from umair_jax.data.log_spool import LogSpool, ahead
 from umair_jax.data.negatives import STRATEGIES, sample_negatives
 from umair_jax.data.report import Report
 from umair_jax.data.sources import NAMES, RawInteractions, Source, open_source
+from umair_jax.memory import peak_memory_bytes
 
 T = TypeVar("T")
 NEGATIVES = ("auto", "none", *STRATEGIES)
@@ -164,6 +165,7 @@ def _write(
         summary = _summary(source, items, users, log, catalogue, report)
         fingerprint = assemble.fingerprint(catalogue.fingerprint(), items, users, log)
     summary["seconds"] = round(time.monotonic() - began, 3)
+    summary["peak_memory_bytes"] = peak_memory_bytes()
     summary["fingerprint"] = fingerprint
     _write_json(folder / SUMMARY, summary)
     (folder / _ITEMS_DONE).unlink()

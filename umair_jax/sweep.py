@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
@@ -101,13 +101,23 @@ def _words(options: Mapping[str, Any]) -> str:
 # Workers ----------------------------------------------------------------------------------------
 
 
-def _places(workers: int) -> Iterator[dict[str, str]]:
+# Asked in another process: one that has asked keeps most of the memory of every card.
+_ASK = "import jax; print(jax.default_backend(), jax.device_count())"
+
+
+def _places(workers: int) -> list[dict[str, str]]:
     """What the environment of each worker adds: a device of its own, or cores of its own."""
-    for number in range(workers):
-        if jax.default_backend() == "gpu":
-            yield {"CUDA_VISIBLE_DEVICES": str(number % jax.device_count())}
-        else:
-            yield {"UMAIR_JAX_CORES": f"{number}/{workers}"}
+    said = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
+    backend, count = said.stdout.split()[-2:]
+    if backend != "gpu":
+        return [{"UMAIR_JAX_CORES": f"{number}/{workers}"} for number in range(workers)]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = given.split(",") if given else [str(number) for number in range(int(count))]
+    places = [{"CUDA_VISIBLE_DEVICES": cards[n % len(cards)]} for n in range(workers)]
+    if workers > len(cards):
+        share = 0.9 / -(-workers // len(cards))
+        places = [{"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.3f}"} | place for place in places]
+    return places
 
 
 def _take_cores() -> None:
@@ -128,8 +138,20 @@ def _run_workers(workers: int, console: Console) -> None:
     """
     console.print(f"{workers} rows at a time")
     command = [sys.executable, "-m", "umair_jax.sweep", *sys.argv[1:], "--worker"]
-    started = [subprocess.Popen(command, env=os.environ | more) for more in _places(workers)]
-    codes = [process.wait() for process in started]
+    started: list[subprocess.Popen] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        # Ctrl-C reaches the workers of a terminal by itself; a second one would not let them save.
+        for process in started if number == signal.SIGTERM else ():
+            process.terminate()
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        started += [subprocess.Popen(command, env=os.environ | more) for more in _places(workers)]
+        codes = [process.wait() for process in started]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if INTERRUPTED in codes:
         raise SweepInterruptedError("interrupted; the same command goes on")
     if any(codes):

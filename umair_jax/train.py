@@ -9,6 +9,7 @@ many, train together when all of them are started with this command; see docs/sc
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,11 @@ def define_flags() -> None:
     """The flags of the command line; in a function, since other front doors import this one."""
     config_flags.DEFINE_config_file("config", "configs/base.py", "Python file with get_config().")
     flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> if left out.")
+    flags.DEFINE_integer(
+        "interrupted_status",
+        0,
+        "Exit status of a run that a signal ended; for what starts again only what failed.",
+    )
     flags.DEFINE_bool("restart", False, "Delete the run in the working directory first.")
 
 
@@ -112,7 +118,9 @@ def main(argv: list[str]) -> None:
     place = config.to_dict().get("hosts", {})
     hosts.start(settings.build(HostsConfig, place, "config.hosts"))
     name = Path(config_flags.get_config_filename(values["config"])).stem
-    train(config, values.workdir or Path("runs") / name, values.restart)
+    summary = train(config, values.workdir or Path("runs") / name, values.restart)
+    if summary.get("interrupted"):
+        sys.exit(values.interrupted_status)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def write(made: SweepConfig, workdir: Path, console: Console) -> list[Run]:
     """Reads every finished row and writes tables and pictures."""
     runner, runs = Runner(workdir / "runs"), {}
     for name in made.rows:
-        config, _ = winners.chosen(made, workdir, name, runner)
+        config, _ = winners.chosen(made, workdir, name, None)
         found = []
         for seed in made.seeds:
             config.seed = seed

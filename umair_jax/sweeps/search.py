@@ -28,8 +28,11 @@ def settings_of(name: str, config: ConfigDict, search: SearchConfig) -> list[dic
     digest = hashlib.sha256(name.encode()).digest()[:8]
     rng = np.random.default_rng([search.seed, int.from_bytes(digest, "little")])
     tried: list[dict[str, Any]] = [{}]
-    seen = {tuple(_value(config, key) for key in space)}
-    most = min(search.trials, math.prod(len(values) for values in space.values()))
+    own = tuple(_value(config, key) for key in space)
+    seen = {own}
+    outside = any(value not in values for value, values in zip(own, space.values(), strict=True))
+    there = math.prod(len(values) for values in space.values()) + outside
+    most = min(search.trials, there)
     for _ in range(100 * search.trials):
         if len(tried) >= most:
             break
@@ -53,8 +56,18 @@ def best(
     """Tries every setting; higher is better, the earlier one wins a tie.
 
     Returns:
-        "options" of the winner, its "valid_auc", and "trials", all of them with theirs.
+        "options" of the winner, its "valid_auc", and "trials", all of them with theirs; null where
+        the training did not come to an end.
+
+    Raises:
+        ValueError: It did with none of the settings.
     """
-    measured = [{"options": options, "valid_auc": measure(options)} for options in trials]
-    winner = max(range(len(measured)), key=lambda k: (measured[k]["valid_auc"], -k))
+    values = [measure(options) for options in trials]
+    winner = max(range(len(values)), key=lambda k: (values[k], -k))
+    if values[winner] == -math.inf:
+        raise ValueError(f"search: got no validation AUC with any of {trials}; try lower rates")
+    measured = [
+        {"options": options, "valid_auc": value if math.isfinite(value) else None}
+        for options, value in zip(trials, values, strict=True)
+    ]
     return {**measured[winner], "trials": measured}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ FOLDER = "search"
 
 
 def chosen(
-    made: SweepConfig, workdir: Path, name: str, runner: Runner
+    made: SweepConfig, workdir: Path, name: str, runner: Runner | None
 ) -> tuple[ConfigDict, dict[str, Any]]:
     """The config that a row trains with every seed.
 
@@ -30,20 +31,24 @@ def chosen(
         made: The sweep.
         workdir: Its folder.
         name: The row.
-        runner: Trains the trials.
+        runner: Trains the trials; None = take what has been found, train nothing.
 
     Returns:
         The config, unlocked, short of its seed, and the winner's dotted options.
     """
     config = row_config(name, made.rows[name], made)
     found = _known(made, workdir)
-    if name not in found and made.search.trials:
+    if name not in found and made.search.trials and runner:
 
         def measure(options: Mapping[str, Any]) -> float:
             trial = row_config(name, made.rows[name], made)
             override(trial, options, f"config.search.space of {name}")
             trial.seed = made.search.seed
-            return runner(name, trial).summary["validation"]["auc"]
+            try:
+                found = runner(name, trial).summary["validation"]["auc"]
+            except FloatingPointError:  # too fast: the settings are the worst, not the sweep's end
+                return -math.inf
+            return -math.inf if found is None else found
 
         tried = search.settings_of(name, config, made.search)
         path = _folder(made, workdir) / f"{name}.json"

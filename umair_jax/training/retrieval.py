@@ -28,7 +28,8 @@ def ranks(
         target_id: Likewise.
 
     Returns:
-        1 = nothing is nearer than the partner.
+        1 = nothing is nearer than the partner. Where a vector is NaN nothing is known to be
+        farther: the last place.
     """
     ids, first, place = np.unique(target_id, return_index=True, return_inverse=True)
     candidates = target[first]
@@ -47,7 +48,7 @@ def ranks(
             similarity[i, partners[asks]] = -np.inf
             if asks in itself:
                 similarity[i, itself[asks]] = -np.inf
-        found[rows] = 1 + (similarity >= own[:, None]).sum(1)
+        found[rows] = 1 + (~(similarity < own[:, None])).sum(1)
     return found
 
 
