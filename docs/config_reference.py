@@ -17,11 +17,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "config.md"
-HEAD = """# Every key of every config
+HEAD = """# The keys of every config
 
 Made from the code by `python docs/config_reference.py`; a test holds it to that. Any key can be
 set on the command line, `--config.train.epochs=3`, and a misspelt one is an error that names the
 nearest. The values are those that the config's file sets. What a run had is in its `config.json`.
+
+Beside the sections below every config has `seed` (initial weights, dropout, order of examples) and
+`task`. A sweep has `seeds`, `draws`, `reference`, `rows`, `overrides` and `search`
+(umair_jax/sweeps/config.py); the `model` of a baseline has the keys of its dataclass in
+umair_jax/models/baselines/.
 """
 # Keys that the job fills in from the schema or from other sections.
 HIDDEN = {"InputShapes", "TrainConfig.seed"}
@@ -93,7 +98,7 @@ def _default(field: dataclasses.Field) -> Any:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return f"`{text}`" if len(text) <= 60 else "see the file"
+    return f"`{_cell(text)}`" if len(text) <= 60 else "see the file"
 
 
 def _summary(kind: type) -> str:

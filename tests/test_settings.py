@@ -160,6 +160,21 @@ def test_length_of_a_run():
         FitConfig(TrainConfig(steps=1, early_stop_evals=2))
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("configs/base.py", "base"),
+        ("/a.b/mine.v2.py", "mine.v2"),
+        ("configs/baselines.py:deepfm,sparse", "baselines-deepfm-sparse"),
+        ("configs/ablations.py:modalities=content+text", "ablations-modalities=content+text"),
+        ("configs/paper_table.py:movielens:cold_item", "paper_table-movielens-cold_item"),
+        ("configs/x.py:../../up", "x-up"),
+    ],
+)
+def test_variants_of_a_config_have_runs_of_their_own(file, name):
+    assert settings.run_name(file) == name
+
+
 def front_door(monkeypatch, error=None, arguments=()):
     def main(argv):
         assert argv[1:] == list(arguments)

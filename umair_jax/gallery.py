@@ -2,7 +2,7 @@
 
     python -m umair_jax.gallery --workdir=runs/base [--port=8000] [--host=127.0.0.1]
 
-Needs `pip install 'umair_jax[gallery]'`; nothing else, not even a network. Only this computer can
+Needs `pip install -e ".[gallery]"`; nothing else, not even a network. Only this computer can
 see it unless --host says otherwise. What it answers to programs: umair_jax/gallery_app/app.py.
 """
 
@@ -128,8 +128,7 @@ def main(argv: list[str]) -> None:
         if error.name not in ("anyio", "starlette", "uvicorn"):
             raise
         raise ValueError(
-            f"the gallery needs {error.name}, which is not installed: "
-            "pip install 'umair_jax[gallery]'"
+            f'the gallery needs {error.name}, which is not installed: pip install -e ".[gallery]"'
         ) from error
     filters = Filters(
         block_tags=tuple(values.block_tags or ()), max_sanity_level=values.max_sanity_level

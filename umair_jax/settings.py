@@ -13,6 +13,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import app, flags, logging
@@ -148,6 +149,17 @@ def loaded(config: Any) -> ConfigDict:
     """The config of a flag; the stand-in for a file that cannot be read raises its error here."""
     _ = config.is_locked
     return config
+
+
+def run_name(config_file: str) -> str:
+    """What the runs of a config are called, by its file and argument.
+
+    >>> run_name("configs/baselines.py:deepfm,on=movielens:temporal")
+    'baselines-deepfm-on=movielens-temporal'
+    """
+    file, _, argument = config_file.partition(":")
+    words = re.findall(r"[\w+=]+", argument)
+    return "-".join([Path(file).stem, *words])
 
 
 def run_front_door(

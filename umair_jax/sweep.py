@@ -161,7 +161,7 @@ def _run_workers(workers: int, console: Console) -> None:
 def define_flags() -> None:
     """The flags of the command line."""
     config_flags.DEFINE_config_file("config", "configs/paper_table.py", "File of the sweep.")
-    flags.DEFINE_string("workdir", None, "Folder of the sweep; runs/<config name> if left out.")
+    flags.DEFINE_string("workdir", None, "Folder of the sweep; if left out in runs/.")
     flags.DEFINE_integer("workers", 1, "Rows that are trained at a time.", lower_bound=1)
     flags.DEFINE_bool("worker", False, "Train, but leave the tables to whoever started this.")
 
@@ -172,7 +172,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"arguments: got {argv[1:]}; expected flags only, like --workers=2")
     values, console = flags.FLAGS, Console()
     config = settings.loaded(values.config)
-    name = Path(config_flags.get_config_filename(values["config"])).stem
+    name = settings.run_name(config_flags.get_config_filename(values["config"]))
     workdir = Path(values.workdir or Path("runs") / name)
     keep_compiled(workdir / "compiled")
     try:

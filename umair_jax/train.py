@@ -100,7 +100,7 @@ def _gib(size: int | None) -> str:
 def define_flags() -> None:
     """The flags of the command line; in a function, since other front doors import this one."""
     config_flags.DEFINE_config_file("config", "configs/base.py", "Python file with get_config().")
-    flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> if left out.")
+    flags.DEFINE_string("workdir", None, "Folder of the run; if left out in runs/.")
     flags.DEFINE_integer(
         "interrupted_status",
         0,
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
     config = settings.loaded(values.config)
     place = config.to_dict().get("hosts", {})
     hosts.start(settings.build(HostsConfig, place, "config.hosts"))
-    name = Path(config_flags.get_config_filename(values["config"])).stem
+    name = settings.run_name(config_flags.get_config_filename(values["config"]))
     summary = train(config, values.workdir or Path("runs") / name, values.restart)
     if summary.get("interrupted"):
         sys.exit(values.interrupted_status)

@@ -17,7 +17,7 @@ class Ask:
     """What a visitor asks for.
 
     Attributes:
-        likes: Ids of the drawings he likes, the latest last.
+        likes: Ids of the drawings they like, the latest last.
         balance: See recommender.Request.
         diversity: See choice.ChoiceConfig; likewise per_artist.
         per_artist: Drawings of one artist, at most; 0 = any number.

@@ -131,7 +131,7 @@ def _optional(module: str, extra: str, path: Path, otherwise: str = "") -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        ways = f"pip install 'umair_jax[{extra}]'" + (f", {otherwise}" if otherwise else "")
+        ways = f'pip install -e ".[{extra}]"' + (f", {otherwise}" if otherwise else "")
         raise ValueError(
             f"{path}: got a {path.suffix} file, but {module} is not installed: {ways}."
         ) from error

@@ -26,7 +26,7 @@ def require(kind: str) -> None:
     if importlib.util.find_spec(KINDS[kind][0]) is None:
         raise ValueError(
             f"index: got {kind}, whose package is not installed; expected it to be; "
-            'pip install "umair_jax[index]"'
+            'pip install -e ".[index]"'
         )
 
 
