@@ -215,5 +215,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch, suffix, module, extra):
     (tmp_path / f"model{suffix}").write_bytes(b"")
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(ValueError, match=rf"{module} is not installed: pip.*umair_jax\[{extra}\]"):
+    with pytest.raises(ValueError, match=rf"{module} is not installed: pip.*\.\[{extra}\]"):
         read_resnet(tmp_path / f"model{suffix}")
