@@ -26,6 +26,7 @@ import dataclasses
 import functools
 import io
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -267,7 +268,7 @@ def _row(
 def stated_peak(kind: str) -> float | None:
     """The stated dense bfloat16 peak of a card by its name, TFLOP/s; None = not known here."""
     for name, peak in PEAK_TFLOPS.items():
-        if all(word in kind for word in name.split()):
+        if set(name.split()) <= set(re.split(r"[\s-]", kind)):
             return float(peak)
     return None
 

@@ -36,6 +36,7 @@ class Peers:
             return
         self._torch, self._bfloat16 = torch, bfloat16
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.benchmark = True  # as XLA tries several kernels and takes the fastest
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._network = timm.create_model(f"resnet{depth}", num_classes=tags)
         self.about: dict[str, Any] = {

@@ -215,7 +215,9 @@ def test_the_peak_of_a_card_goes_by_its_name():
     assert resnet.stated_peak("NVIDIA H200") == 989
     assert resnet.stated_peak("NVIDIA H100 80GB HBM3") == 989
     assert resnet.stated_peak("NVIDIA H100 PCIe") == 756
+    assert resnet.stated_peak("NVIDIA A100-SXM4-80GB") == 312
     assert resnet.stated_peak("NVIDIA RTX A6000") is None
+    assert resnet.stated_peak("NVIDIA L40S") is None
 
 
 def test_contenders_take_turns():

@@ -177,7 +177,6 @@ def test_tables_and_report_show_the_summary(run):
     assert pictures.MOVES in " ".join(run.output.split())
     assert f"]({FIGURE})" in written
     assert all(len(line) <= 80 for line in run.output.splitlines())
-    assert "Encoding" in run.output or "24" in run.output
 
 
 def test_the_figure_shows_queries_and_neighbours(run):
