@@ -24,6 +24,7 @@ from tests.sentence_models import GOLDEN
 from umair_jax.encoding import text_model
 from umair_jax.models.image_encoder import ImageEncoderConfig
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 ALWAYS = {"bench", "case", "ours", "peer", "ratio", "unit", "versions", "date", "cpu"}
 SIZES = made_up.Sizes(
     interactions=300,

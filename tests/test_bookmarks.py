@@ -387,7 +387,7 @@ def test_vectors_that_come_with_the_batch_change_nothing(tmp_path, dtype):
     for place in ("device", "host"):
         data = data_of(vector_dtype=dtype, vectors_on=place, folder=tmp_path)
         assert ("content" in data.context) == (place == "device")
-        trainer = Trainer(task_of(data))
+        trainer = Trainer(task_of(data, umcm="senet", cross="vector"))
         losses.append(trainer.train(bookmarks.batch_source(data, "train", 32), 8))
         predictions.append(trainer.predict(bookmarks.batch_source(data, "test", 32)))
     np.testing.assert_array_equal(losses[1], losses[0])
