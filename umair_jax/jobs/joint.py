@@ -23,28 +23,14 @@ from umair_jax.encoding import ExtractConfig, pixels, text_model
 from umair_jax.encoding.text_model import TextModel
 from umair_jax.jobs import bookmarks, sections
 from umair_jax.jobs.bookmarks import BookmarksJob
+from umair_jax.jobs.sections import ExportConfig
 from umair_jax.models import weights
-from umair_jax.models.layers import check_choice
 from umair_jax.tasks.interactions import shape_of
 from umair_jax.tasks.joint import JointConfig, JointTask
 from umair_jax.training.sharding import make_mesh
 from umair_jax.training.state import State, judged
 
 WEIGHTS = "image_encoder.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportConfig:
-    """What the run leaves besides its predictions.
-
-    Attributes:
-        dtype: How the encoders' weights are stored, see weights.DTYPES.
-    """
-
-    dtype: str = "float32"
-
-    def __post_init__(self):
-        check_choice("export dtype", self.dtype, tuple(weights.DTYPES))
 
 
 SECTIONS = {**bookmarks.SECTIONS, "joint": JointConfig, "export": ExportConfig}

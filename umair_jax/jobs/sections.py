@@ -17,6 +17,8 @@ from umair_jax.data.images import PIXEL_LIMIT
 from umair_jax.data.ranking import RankingConfig
 from umair_jax.data.sources import open_source
 from umair_jax.hosts import HostsConfig
+from umair_jax.models import weights
+from umair_jax.models.layers import check_choice
 from umair_jax.prepare import prepare
 from umair_jax.training.checkpoints import CheckpointConfig
 from umair_jax.training.logs import LogConfig
@@ -32,6 +34,20 @@ FIT_SECTIONS = {
 }
 # What every job has besides its own.
 COMMON = {"hosts": HostsConfig, **FIT_SECTIONS}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """What a run leaves of the encoders that it trained.
+
+    Attributes:
+        dtype: How their weights are stored, see weights.DTYPES.
+    """
+
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        check_choice("export dtype", self.dtype, tuple(weights.DTYPES))
 
 
 @dataclasses.dataclass(frozen=True)

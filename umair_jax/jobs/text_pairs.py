@@ -33,9 +33,8 @@ from umair_jax.data.tokenizer import (
 from umair_jax.encoding import text_model
 from umair_jax.encoding.text_model import TextModel
 from umair_jax.jobs import sections
-from umair_jax.jobs.sections import DataConfig
+from umair_jax.jobs.sections import DataConfig, ExportConfig
 from umair_jax.models import weights
-from umair_jax.models.layers import check_choice
 from umair_jax.models.text_encoder import TextEncoderConfig
 from umair_jax.probes import pairs as probe
 from umair_jax.tasks.text_pairs import PairObjectiveConfig, TextPairsTask
@@ -89,20 +88,6 @@ class EvalConfig:
     def __post_init__(self):
         if self.batch_size < 1:
             raise ValueError(f"eval: got batch_size {self.batch_size}, expected 1 or more")
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportConfig:
-    """What the run leaves.
-
-    Attributes:
-        dtype: How the encoder's weights are stored, see weights.DTYPES.
-    """
-
-    dtype: str = "float32"
-
-    def __post_init__(self):
-        check_choice("export dtype", self.dtype, tuple(weights.DTYPES))
 
 
 SECTIONS = {

@@ -198,3 +198,16 @@ def digest(module: nnx.Module, config: Any) -> str:
         total.update(f"{name} {array.dtype} {array.shape}".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def fill_nested(module: nnx.Module, kind: type[nnx.Variable], values: Any) -> None:
+    """Gives a module what was trained.
+
+    Args:
+        module: With variables of the kind, of the shapes of `values`.
+        kind: nnx.Param or nnx.BatchStat.
+        values: Nested dicts of arrays, on any mesh; the module gets copies on one device.
+    """
+    state = nnx.state(module, kind)
+    nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, jax.device_get(values)))
+    nnx.update(module, state)

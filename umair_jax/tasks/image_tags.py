@@ -35,6 +35,7 @@ from umair_jax.models.losses import (
     standardised,
 )
 from umair_jax.models.tagger import ImageTagger, TaggerConfig, TaggerOutput
+from umair_jax.models.weights import fill_nested
 from umair_jax.training import multi_label_metrics
 from umair_jax.training.evaluation import Arrays, Evaluator
 
@@ -204,11 +205,7 @@ class ImageTagsTask:
         """The encoder alone, with trained weights; the heads are dropped."""
         encoder = ImageEncoder(self.config.image, rngs=HostDraws(0))
         for kind, values in ((nnx.Param, params["net"]), (nnx.BatchStat, stats)):
-            state = nnx.state(encoder, kind)
-            # On the host in between: the copies belong to one device, whatever the mesh was.
-            copies = jax.tree.map(jnp.asarray, jax.device_get(values["encoder"]))
-            nnx.replace_by_pure_dict(state, copies)
-            nnx.update(encoder, state)
+            fill_nested(encoder, kind, values["encoder"])
         return encoder
 
     def _multi_hot(self, context: Any, item: jax.Array) -> jax.Array:

@@ -31,6 +31,7 @@ from umair_jax.models.initialise import HostDraws
 from umair_jax.models.inputs import InputShapes
 from umair_jax.models.layers import check_choice
 from umair_jax.models.text_encoder import TextEncoder
+from umair_jax.models.weights import fill_nested
 from umair_jax.tasks.bookmarks import BookmarksTask
 from umair_jax.training.sharding import BatchPlacer
 
@@ -208,10 +209,7 @@ class JointTask(BookmarksTask):
             (image, nnx.BatchStat, stats["image"]),
             (text, nnx.Param, net["text"]),
         ):
-            state = nnx.state(module, kind)
-            # On the host in between: the copies belong to one device, whatever the mesh was.
-            nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, jax.device_get(values)))
-            nnx.update(module, state)
+            fill_nested(module, kind, values)
         return image, text
 
     def arrays(self, context: Any, batch: Any) -> dict[str, jax.Array]:

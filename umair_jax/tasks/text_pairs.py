@@ -18,6 +18,7 @@ from umair_jax.models.initialise import HostDraws
 from umair_jax.models.losses import RankingConfig
 from umair_jax.models.text_encoder import TextEncoder, TextEncoderConfig
 from umair_jax.models.transformer import Packing
+from umair_jax.models.weights import fill_nested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +120,7 @@ class TextPairsTask:
     def encoder(self, params: Any) -> TextEncoder:
         """The encoder with trained weights."""
         encoder = TextEncoder(self.config, rngs=HostDraws(0))
-        state = nnx.state(encoder, nnx.Param)
-        # On the host in between: the copies belong to one device, whatever the mesh was.
-        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, jax.device_get(params["net"])))
-        nnx.update(encoder, state)
+        fill_nested(encoder, nnx.Param, params["net"])
         return encoder
 
     def _encode(
