@@ -208,4 +208,4 @@ def test_collisions_are_counted():
     (line,) = [line for line in out.getvalue().splitlines() if " illust_id " in line]
     colliding = found["illust_id"].colliding
     cells = [cell.strip() for cell in line.strip("│ ").split("│")]
-    assert cells[2:6] == ["2", "3", str(colliding), f"{colliding / 3:.2%}"]
+    assert cells[1:6] == ["1", "2", "3", str(colliding), f"{colliding / 3:.1%}"]

@@ -100,13 +100,15 @@ def summary(schema: Schema, items: Any, users: Any) -> dict[str, dict[str, Any]]
 def show(tables: Mapping[str, Mapping[str, Any]], console: Console) -> None:
     """Prints what `summary` gave."""
     table = Table(title="Hash tables", title_justify="left")
-    for header in ("table", "fields", "rows", "distinct values", "share a row", "share", "ideal"):
-        table.add_column(header, justify="left" if header in ("table", "fields") else "right")
+    table.add_column("table")
+    for header in ("fields", "rows", "values", "share a row", "", "ideal"):
+        table.add_column(header, justify="right")
     for name, entry in tables.items():
-        fields, distinct = entry["fields"], entry["distinct"]
-        names = fields[0] + (f" .. {fields[-1]}" if len(fields) > 1 else "")
+        distinct = entry["distinct"]
         table.add_row(
-            name, names, f"{entry['rows']:,}", f"{distinct:,}", f"{entry['colliding']:,}",
-            f"{entry['colliding'] / max(distinct, 1):.2%}", f"{entry['expected']:,.1f}",
+            name, f"{len(entry['fields']):,}", f"{entry['rows']:,}", f"{distinct:,}",
+            f"{entry['colliding']:,}", f"{entry['colliding'] / max(distinct, 1):.1%}",
+            f"{entry['expected']:,.1f}",
         )  # fmt: skip
     console.print(table)
+    console.print("ideal: how many of the values an ideal hash would have share a row.")
