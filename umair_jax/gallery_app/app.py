@@ -83,6 +83,7 @@ class Gallery:
         self._files = {name: (folder / name).read_bytes() for name in _PAGES}
         # The ranker answers one after the other: it uses all cores for each.
         self._ranking = anyio.CapacityLimiter(1)
+        self._asking = 0  # who is ranked for now, and who waits for it
         self._drawing = anyio.CapacityLimiter(_PICTURE_THREADS)
 
     def application(self) -> Starlette:
@@ -231,9 +232,16 @@ class Gallery:
         function: Callable[..., T],
         *args: Any,
     ) -> T:
-        if limiter and waiting and limiter.statistics().tasks_waiting >= waiting:
+        if not limiter or not waiting:
+            return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
+        # Counted here: whoever has just been let in is not in the limiter's own count yet.
+        if self._asking >= limiter.total_tokens + waiting:
             raise HTTPException(503, "busy; ask again in 1 s", {"retry-after": "1"})
-        return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
+        self._asking += 1
+        try:
+            return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
+        finally:
+            self._asking -= 1
 
 
 def make_app(
