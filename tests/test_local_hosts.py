@@ -11,19 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_train import TINY
+from test_train import SIZES
 
 from umair_jax.data import feature_bank
 
 ROOT = Path(__file__).parents[1]
 LAUNCHER = ROOT / "launch" / "local_hosts.py"
 # Sums in another order are no more than that: Adam would make 1e-3 of it in twenty updates.
-SMALL = {
-    **{
-        name: size
-        for name, size in TINY.items()
-        if name.startswith(("model.", "schema.", "extract."))
-    },
+SMALL = SIZES | {
     "data.limit": 60,
     "extract.shard_items": 16,
     "train.batch_size": 64,

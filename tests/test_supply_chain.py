@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from test_train import TINY
+from test_train import SIZES
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,8 +31,7 @@ runpy.run_module("umair_jax.train", run_name="__main__", alter_sys=True)
 
 @pytest.mark.slow
 def test_the_main_job_without_network_and_pickles(tmp_path, compiled_once):
-    sizes = {k: v for k, v in TINY.items() if k.startswith(("model.", "schema.", "extract."))}
-    options = sizes | {
+    options = SIZES | {
         "data.limit": 60,
         "data.root": tmp_path / "data",
         "train.steps": 6,

@@ -247,6 +247,14 @@ def test_workers_that_end_early_are_told(monkeypatch):
         assert [process.told for process in started] == [told, told]
 
 
+def test_some_rows_of_a_table():
+    config = paper_table.get_config("")
+    front_door.only(config, ["fm", "lr_sparse"])
+    assert [*config.rows] == ["umair_fps", "lr_sparse", "fm"]
+    with pytest.raises(ValueError, match=r"--rows: got fn; expected some of umair_fps, lr_sparse"):
+        front_door.only(config, ["fm", "fn"])
+
+
 def test_the_front_door_says_what_is_wrong():
     command = [sys.executable, "-m", "umair_jax.sweep", "--config=configs/paper_table.py"]
     found = subprocess.run(

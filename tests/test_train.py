@@ -66,6 +66,8 @@ TINY = {
     "log.sharding_table": False,
     "log.tensorboard": False,
 }
+# What makes the networks of TINY small.
+SIZES = {k: v for k, v in TINY.items() if k.startswith(("model.", "schema.", "extract."))}
 METRICS = ("auc", "log_loss", "gauc", "ndcg_at_10", "recall_at_10", "ece")
 MODALITIES = ("meta", "content", "style", "text")
 

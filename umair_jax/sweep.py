@@ -3,9 +3,10 @@
     python -m umair_jax.sweep --config=configs/paper_table.py [--workdir=runs/paper_table]
 
 What is trained already is read, so that a sweep that was cut off goes on, and one more row costs
-one row. --workers=N trains N rows at a time, each on devices or cores of its own. The folder gets
-table.md, table.csv, table.tex, segments.json, winners.json (what the search found), pictures, and
-compiled/, so that the second seed of a row is not compiled again.
+one row. --rows=fm,deepfm takes these and the reference alone. --workers=N trains N rows at a time,
+each on devices or cores of its own. The folder gets table.md, table.csv, table.tex, segments.json,
+winners.json (what the search found), pictures, and compiled/, so that the second seed of a row is
+not compiled again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,23 @@ def sweep(config: ConfigDict, workdir: str | Path, console: Console | None = Non
     made = build(config)
     train_rows(made, workdir, console)
     return output.write(made, workdir, console)
+
+
+def only(config: ConfigDict, names: Sequence[str]) -> None:
+    """Leaves some rows of a sweep, and the reference.
+
+    Raises:
+        ValueError: It has no such row.
+    """
+    rows: Any = config.rows
+    unknown = [name for name in names if name not in rows]
+    if unknown:
+        known = ", ".join(rows)
+        raise ValueError(f"--rows: got {', '.join(unknown)}; expected some of {known}")
+    with config.unlocked():
+        for name in [*rows]:
+            if name not in (config.reference, *names):
+                del rows[name]
 
 
 def train_rows(made: SweepConfig, workdir: Path, console: Console) -> None:
@@ -162,6 +180,7 @@ def define_flags() -> None:
     """The flags of the command line."""
     config_flags.DEFINE_config_file("config", "configs/paper_table.py", "File of the sweep.")
     flags.DEFINE_string("workdir", None, "Folder of the sweep; if left out in runs/.")
+    flags.DEFINE_list("rows", None, "Rows to take beside the reference; all if left out.")
     flags.DEFINE_integer("workers", 1, "Rows that are trained at a time.", lower_bound=1)
     flags.DEFINE_bool("worker", False, "Train, but leave the tables to whoever started this.")
 
@@ -172,6 +191,8 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"arguments: got {argv[1:]}; expected flags only, like --workers=2")
     values, console = flags.FLAGS, Console()
     config = settings.loaded(values.config)
+    if values.rows:
+        only(config, values.rows)
     name = settings.run_name(config_flags.get_config_filename(values["config"]))
     workdir = Path(values.workdir or Path("runs") / name)
     keep_compiled(workdir / "compiled")

@@ -134,9 +134,11 @@ class TextPairsJob:
 
     @property
     def made_from(self) -> dict[str, str]:
-        """The tokens of all texts: the pairs, and the tokenizer that may be learned from them."""
-        digest = hashlib.sha256(self.tokens.lengths.tobytes())
-        digest.update(self.tokens.tokens.tobytes())
+        """The pairs, and the tokens of their texts, whose tokenizer may be learned from them."""
+        pairs, digest = self.pairs, hashlib.sha256()
+        columns = pairs.perspective, pairs.a, pairs.b, pairs.negative, *pairs.parts.values()
+        for array in (self.tokens.lengths, self.tokens.tokens, *columns):
+            digest.update(array.tobytes())
         return {"pairs of texts": digest.hexdigest()}
 
     @functools.cached_property

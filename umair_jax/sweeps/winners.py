@@ -45,10 +45,10 @@ def chosen(
             override(trial, options, f"config.search.space of {name}")
             trial.seed = made.search.seed
             try:
-                found = runner(name, trial).summary["validation"]["auc"]
+                auc = runner(name, trial).summary["validation"]["auc"]
             except FloatingPointError:  # too fast: the settings are the worst, not the sweep's end
                 return -math.inf
-            return -math.inf if found is None else found
+            return -math.inf if auc is None else auc
 
         tried = search.settings_of(name, config, made.search)
         path = _folder(made, workdir) / f"{name}.json"
