@@ -40,6 +40,17 @@ def test_edges_gradients_and_colours():
     assert facts["edge_density"] == 0
 
 
+@pytest.mark.parametrize(
+    ("step", "smoothness", "edge_density"),
+    [(1, 0, 0), (2, 1, 0), (11, 1, 0), (12, 0, 0), (48, 0, 0), (49, 0, 1)],
+)
+def test_a_step_on_a_bound_falls_to_one_side_at_every_grey(step, smoothness, edge_density):
+    # Sums of rounded floats would put some greys on one side and some on the other.
+    for grey in range(256 - step):
+        facts = measured(np.array([[[grey] * 3, [grey + step] * 3]]))
+        assert (facts["smoothness"], facts["edge_density"]) == (smoothness, edge_density), grey
+
+
 def test_colours_are_counted_at_five_bits():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (40, 40, 3), np.uint8)
