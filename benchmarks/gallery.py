@@ -31,7 +31,7 @@ from umair_jax import gallery, settings
 from umair_jax.data import feature_bank, ranking
 from umair_jax.data.dataset import Dataset, Interactions, Items, Users
 from umair_jax.data.feature_bank import FeatureBank, Shard
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.schema_config import SchemaConfig
 from umair_jax.encoding import ExtractConfig
 from umair_jax.gallery_app import ask

@@ -10,7 +10,7 @@ from umair_jax.data import ranking, splits
 from umair_jax.data.dataset import Dataset, Items, Users
 from umair_jax.data.feature_bank import FeatureBank
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.schema_config import SchemaConfig
 
 USERS, ITEMS = 8, 15

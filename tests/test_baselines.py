@@ -14,7 +14,7 @@ from test_bookmarks import ROWS, Trainer, compile_fast, host  # noqa: F401
 
 from configs import baselines
 from umair_jax.data.batches import BatchSource
-from umair_jax.data.ranking import HISTORY
+from umair_jax.data.ranking_config import HISTORY
 from umair_jax.jobs.bookmarks import ranker
 from umair_jax.models.baselines import BASELINES
 from umair_jax.models.baselines.item_knn import nearest_mean

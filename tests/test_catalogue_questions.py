@@ -6,7 +6,7 @@ import small_world
 
 from umair_jax.data import catalogue_questions, ranking
 from umair_jax.data.catalogue_questions import catalogue_at
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.splits import TRAIN
 
 

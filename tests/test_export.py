@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from umair_jax import export, load_run, settings
 from umair_jax.data import feature_bank, snapshot
 from umair_jax.data.batches import BatchSource
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.jobs.bookmarks import BookmarksJob, EvalConfig
 from umair_jax.models.rankers import RANKERS
 from umair_jax.serving import folder, programs

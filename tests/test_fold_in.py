@@ -5,7 +5,7 @@ import pytest
 import small_world as world
 
 from umair_jax.data.fold_in import Bookmarks, FoldIn
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.stored_vectors import restored
 
 

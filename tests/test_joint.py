@@ -17,9 +17,9 @@ from rich.console import Console
 from configs import base as base_file
 from configs import joint as config_file
 from umair_jax import jobs
-from umair_jax.data import ranking, snapshot
+from umair_jax.data import ranking_vectors, snapshot
 from umair_jax.data.item_batches import DistinctItemSource
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import VECTORS, RankingConfig
 from umair_jax.jobs import bookmarks as bookmarks_job
 from umair_jax.load_run import load
 from umair_jax.recommending import person
@@ -159,8 +159,8 @@ def test_vectors_are_scaled_as_the_main_job_scales_them(job, options):
     expected = small_world.build(vectors=bank, **options)
     task = copy.copy(job.task)
     task._features = RankingConfig(fractions=small_world.FRACTIONS, **options)
-    task._scales = ranking.scales(bank, task._features)
-    for name, there in zip(ranking.VECTORS, expected.context["present"].T, strict=True):
+    task._scales = ranking_vectors.scales(bank, task._features)
+    for name, there in zip(VECTORS, expected.context["present"].T, strict=True):
         found = task._scaled(name, jnp.asarray(getattr(bank, name)), jnp.asarray(there))
         np.testing.assert_allclose(found, expected.context[name], rtol=1e-4, atol=1e-5)
 

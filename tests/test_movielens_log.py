@@ -11,7 +11,7 @@ from small_world import keep_split, readings
 from configs import movielens as config_file
 from umair_jax import settings
 from umair_jax.data import ranking, splits
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.schema_config import SchemaConfig
 
 

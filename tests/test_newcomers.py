@@ -12,7 +12,7 @@ from umair_jax import evaluate_newcomers, load_run, settings
 from umair_jax.data import ranking
 from umair_jax.data.dataset import Dataset, Interactions, Items, Users
 from umair_jax.data.feature_bank import FeatureBank
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.splits import TEST
 from umair_jax.jobs.bookmarks import BookmarksJob, EvalConfig
 from umair_jax.models.ranker import RankerConfig

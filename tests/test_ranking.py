@@ -5,9 +5,10 @@ import pytest
 import small_world
 from small_world import FRACTIONS, ITEMS, SCHEMA, USERS, WIDTHS, build, keep_split, readings
 
-from umair_jax.data import ranking, splits
+from umair_jax.data import ranking, ranking_vectors, splits
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
-from umair_jax.data.ranking import COUNTED, RankingConfig
+from umair_jax.data.ranking import COUNTED
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.schema_config import SchemaConfig
 
 
@@ -326,7 +327,7 @@ def test_vectors_in_files_are_those_in_memory(tmp_path, dtype, monkeypatch):
         assert by == ("state" if "_term_" in name else "item")
         np.testing.assert_array_equal(array, there.context[name], strict=True)
     # What is there is opened, and not made again.
-    monkeypatch.setattr(ranking, "interest_vectors", None)
+    monkeypatch.setattr(ranking_vectors, "interest_vectors", None)
     again = build(vector_dtype=dtype, vectors_on="host", folder=tmp_path)
     for name, (array, _) in again.lookups.items():
         np.testing.assert_array_equal(array, there.context[name], strict=True)

@@ -8,7 +8,7 @@ import small_world
 
 from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.splits import KINDS
 from umair_jax.reporting import people
 from umair_jax.reporting.people import BOOKMARKED, PASSED, UNSEEN

@@ -16,7 +16,7 @@ from rich.console import Console
 from umair_jax import load_run, report, results, settings
 from umair_jax.data import feature_bank, ranking
 from umair_jax.data.batches import BatchSource
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.reporting import cards, numbers, people, similar
 from umair_jax.reporting.people import BOOKMARKED
 from umair_jax.reporting.thumbnails import Thumbnails

@@ -9,7 +9,7 @@ import small_world
 
 from umair_jax import settings
 from umair_jax.data import snapshot
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.splits import KINDS
 from umair_jax.models.rankers import RANKERS
 from umair_jax.tasks import bookmarks

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from umair_jax import jobs, settings
-from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
+from umair_jax.data.ranking_config import DEVICE
 from umair_jax.jobs import Job
 from umair_jax.jobs.bookmarks import BookmarksJob
 from umair_jax.training import checkpoints, record, sharding
@@ -97,7 +97,7 @@ def load(workdir: str | Path, checkpoint: str, console: Console) -> LoadedRun:
     config = found["config"]
     if "vectors_on" in config.get("features", {}):
         # Whoever reads a run asks about single people and items: their vectors are looked up here.
-        config["features"]["vectors_on"] = ranking.DEVICE
+        config["features"]["vectors_on"] = DEVICE
     # Whatever it was trained on, it is read with the devices that are here.
     trained_on = settings.build(MeshConfig, config.get("mesh", {}), "config.mesh")
     config["mesh"] = dataclasses.asdict(sharding.fitting(trained_on, jax.device_count()))

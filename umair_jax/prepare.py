@@ -10,8 +10,6 @@ already and was made from the same input is left alone.
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import itertools
 import json
 import os
@@ -31,7 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from umair_jax import settings
-from umair_jax.data import assemble, records, store
+from umair_jax.data import assemble, atomic_folder, records, store
 from umair_jax.data.dataset import Interactions, Items, Users
 from umair_jax.data.images import PIXEL_LIMIT
 from umair_jax.data.log_spool import LogSpool, ahead
@@ -108,35 +106,22 @@ def prepare(
         "revision": _REVISION,
     }
     request = json.loads(json.dumps(request))
-    there = _existing(folder)
-    if there and there["request"] == request:
+    there = store.describe(folder)
+    if there is None:
+        atomic_folder.refuse_others(folder, set())
+    elif there["request"] == request:
         _say(console, f"{folder}: prepared already, left as it is.")
         return Report.from_dict(there["report"])
-    if there:
+    else:
         changed = [key for key in request if there["request"].get(key) != request[key]]
         _say(console, f"{folder}: made from another {' and '.join(changed)}; making it anew.")
-        _refuse_others(folder, _OURS)
-    try:
-        partial = _partial(folder, request)
-    except OSError as error:
-        text = f"{folder}: cannot be made ({error}); choose another --data_dir"
-        raise ValueError(text) from error
-    keep = False
-    try:
+        atomic_folder.refuse_others(folder, _OURS)
+    with atomic_folder.writing(folder, request, _ITEMS_DONE) as partial:
         if (partial / _ITEMS_DONE).exists():
             _say(console, f"{folder}: going on from the items of an interrupted run.")
         threads = workers or os.cpu_count() or 1
         report, description = _write(source, partial, request, threads, console)
         _write_json(partial / records.DESCRIPTION, description)
-        _replace(folder, partial)
-    except ValueError:
-        raise
-    except BaseException:
-        keep = (partial / _ITEMS_DONE).exists()
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(partial, ignore_errors=True)
     console.print(report.table())
     _say(console, _sentence(description["summary"]))
     return report
@@ -300,79 +285,6 @@ def _sentence(summary: dict[str, Any]) -> str:
         f"{summary['positive_share']:.1%} bookmarks, {summary['first']} to {summary['last']}, "
         f"{summary['seconds']:.1f} s."
     )
-
-
-# The folder ---------------------------------------------------------------------------------
-
-
-def _existing(folder: Path) -> dict[str, Any] | None:
-    """What is prepared there; refuses a place where something else is."""
-    there = store.describe(folder)
-    if there is None:
-        _refuse_others(folder, set())
-    return there
-
-
-def _refuse_others(folder: Path, ours: set[str]) -> None:
-    """Refuses a place that holds something that is not ours to remove."""
-    if not folder.exists():
-        return
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    others = sorted(names - ours)
-    if others:
-        raise ValueError(
-            f"{folder}: got a place with other files ({', '.join(others[:5])}); expected a new or "
-            "empty folder, or one that only this command has written to; move them away or choose "
-            "another --data_dir"
-        )
-
-
-def _partial(folder: Path, request: dict[str, Any]) -> Path:
-    """A folder beside it to write to.
-
-    Of what dead processes have left there, finished items of the same request are gone on with;
-    all else is removed.
-
-    Raises:
-        OSError: It cannot be made.
-    """
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    for kind in ("partial", "old"):
-        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
-            if _alive(leftover.name.rpartition("-")[2]):
-                continue
-            if leftover == partial or not partial.exists():
-                with contextlib.suppress(OSError, ValueError):
-                    if _request_of(leftover) == request:
-                        leftover.rename(partial)  # of two processes that try, one succeeds
-                        continue
-            shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True, exist_ok=True)
-    return partial
-
-
-def _request_of(leftover: Path) -> Any:
-    return json.loads((leftover / _ITEMS_DONE).read_text("utf-8"))["request"]
-
-
-def _alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return int(process) != os.getpid()
-
-
-def _replace(folder: Path, partial: Path) -> None:
-    if folder.exists():
-        old = partial.with_name(partial.name.replace(".partial-", ".old-"))
-        folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old)
-    else:
-        partial.rename(folder)
 
 
 def main(argv: list[str]) -> None:

@@ -17,7 +17,7 @@ from absl import flags
 from rich.console import Console
 
 from umair_jax import load_run, results, settings
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.simulate import MODALITIES as TASTES
 from umair_jax.jobs.bookmarks import BookmarksJob
 from umair_jax.load_run import LoadedRun

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Int, Int64
 from umair_jax.data import ranking
 from umair_jax.data.dataset import Dataset, Interactions
 from umair_jax.data.earlier import Clock, count_below, first_of
-from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.splits import TRAIN
 
 _DAY = 86_400

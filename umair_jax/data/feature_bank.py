@@ -46,6 +46,10 @@ class FeatureBank:
         """Number of items, without row 0."""
         return len(self.content) - 1
 
+    def present(self, name: str) -> Bool[np.ndarray, "N1"]:
+        """Whether the vectors "content", "style" or "text" mean anything, by item."""
+        return self.has_text if name == "text" else self.has_image
+
     @property
     def trained(self) -> bool:
         """Whether both encoders had trained weights."""

@@ -14,14 +14,9 @@ from jaxtyping import Int32, Int64
 
 from umair_jax.data.dataset import Dataset, Interactions
 from umair_jax.data.interests import Histories, interest_vectors, latest_bookmarks
-from umair_jax.data.ranking import (
-    HISTORY,
-    VECTORS,
-    WINDOWS,
-    RankingConfig,
-    RankingData,
-    vector_source,
-)
+from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import HISTORY, VECTORS, WINDOWS, RankingConfig
+from umair_jax.data.ranking_vectors import vector_source
 from umair_jax.data.splits import TRAIN
 from umair_jax.data.state_rows import StateRows
 from umair_jax.data.stored_vectors import restored, stored

@@ -12,109 +12,24 @@ second; true probabilities and mixtures of simulated data are in neither.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from jaxtyping import Bool, Float32, Float64, Int8, Int32
+from jaxtyping import Int8, Int32
 
 from umair_jax.data import splits
-from umair_jax.data.dataset import Dataset, Interactions
+from umair_jax.data.dataset import Dataset
 from umair_jax.data.feature_bank import FeatureBank
 from umair_jax.data.fields import Field, Side
-from umair_jax.data.interests import (
-    Histories,
-    build_histories,
-    interest_vectors,
-    latest_bookmarks,
-    popularity_as_of,
-)
+from umair_jax.data.interests import Histories, latest_bookmarks, popularity_as_of
+from umair_jax.data.ranking_config import DEVICE, HISTORY, VECTORS, RankingConfig
+from umair_jax.data.ranking_vectors import dense_arrays, with_widths
 from umair_jax.data.schema import Schema
-from umair_jax.data.standardise import log_gram, moments
 from umair_jax.data.state_rows import StateRows
-from umair_jax.data.stored_vectors import DTYPES, SCALE, mapped, stored
+from umair_jax.data.stored_vectors import SCALE, mapped
 
-VECTORS = ("content", "style", "text")
-WINDOWS = ("long_term_", "short_term_")
-HISTORY = "history"
-DEVICE, HOST = "device", "host"
-PLACES = (DEVICE, HOST)
 COUNTED = ("total_view", "total_bookmarks", "bookmark_rate")
-
-
-@dataclasses.dataclass(frozen=True)
-class RankingConfig:
-    """How interactions are split and what is known at each of them.
-
-    Attributes:
-        split: Kind of the split: temporal, leave_last_out, cold_item or cold_user.
-        fractions: Shares of train, valid and test.
-        split_seed: Which items or users a cold split holds out.
-        long_max: Bookmarks in the long-term window, at most.
-        short_max: Bookmarks in the short-term window, at most.
-        long_days: Days that the long-term window reaches back; None = any.
-        short_days: Days that the short-term window reaches back; None = any.
-        log_style: Take the logarithm of style vectors: maxima of Gram matrices are positive and
-            span orders of magnitude.
-        standardise: Give every channel of the items' vectors mean 0 and deviation 1 over the
-            catalogue. Without, vectors go in as the encoders made them, as in the published code.
-        zero: Vectors ("content", "style", "text") that are replaced by zeros, in the items and
-            in what is derived from them, to measure what they are worth.
-        history: Bookmarks of a state, the most recent ones of the long-term window, that are
-            kept as item rows; 0 = none, for the rankers that do not read them.
-        vector_dtype: "float32", "bfloat16" or "int8" (with a scale for each vector): of the
-            vectors that batches are looked up in.
-        vectors_on: Where those are: "device", or "host", for catalogues that do not fit on the
-            devices: in memory-mapped files, from which each batch takes what it needs along.
-    """
-
-    split: str = "temporal"
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    split_seed: int = 0
-    long_max: int = 50
-    short_max: int = 8
-    long_days: float | None = None
-    short_days: float | None = None
-    log_style: bool = False
-    standardise: bool = True
-    zero: tuple[str, ...] = ()
-    history: int = 0
-    vector_dtype: str = "float32"
-    vectors_on: str = "device"
-
-    def __post_init__(self):
-        splits.check(self.split, self.fractions)
-        for name in self.zero:
-            if name not in VECTORS:
-                raise ValueError(f"zero: got {name!r}, expected some of {', '.join(VECTORS)}")
-        if self.history < 0:
-            raise ValueError(f"history: got {self.history}, expected 0 or more bookmarks")
-        if self.vector_dtype not in DTYPES:
-            raise ValueError(
-                f"vector_dtype: got {self.vector_dtype!r}, expected one of {', '.join(DTYPES)}"
-            )
-        if self.vectors_on not in PLACES:
-            raise ValueError(
-                f"vectors_on: got {self.vectors_on!r}, expected one of {', '.join(PLACES)}"
-            )
-        if self.vectors_on == HOST and self.history:
-            raise ValueError(
-                f"vectors_on: got {HOST!r} with a history of {self.history}; expected 'device': "
-                "the items of a history are looked up on the devices"
-            )
-
-    def histories(self, log: Interactions, split: Int8[np.ndarray, " I"]) -> Histories:
-        """What each interaction of a log may know of its user, see build_histories."""
-        return build_histories(
-            log,
-            split,
-            self.split,
-            long_max=self.long_max,
-            short_max=self.short_max,
-            long_days=self.long_days,
-            short_days=self.short_days,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +96,7 @@ def build(
     log = dataset.interactions
     split = splits.split(dataset, config.split, config.fractions, config.split_seed)
     histories = config.histories(log, split)
-    schema = _with_widths(schema, bank)
+    schema = with_widths(schema, bank)
     columns = {
         "user": log.user,
         "item": log.item,
@@ -198,7 +113,7 @@ def build(
     key = xxhash.xxh3_64_hexdigest(repr((dataset.fingerprint, schema.dense(), config)).encode())
     vectors = mapped(
         folder / f"mapped-{key}",
-        (pair for each in _dense(schema, bank, config, histories) for pair in each.items()),
+        (pair for each in dense_arrays(schema, bank, config, histories) for pair in each.items()),
     )
     sides = {field.column: field.side for field in schema.dense()}
     lookups = {
@@ -218,7 +133,7 @@ def context(
 ) -> dict[str, np.ndarray]:
     """The arrays of RankingData.context with all vectors, for the states of these histories."""
     found = _indices(dataset, bank, schema, config, histories)
-    for vectors in _dense(schema, bank, config, histories):
+    for vectors in dense_arrays(schema, bank, config, histories):
         found |= vectors
     return found
 
@@ -235,7 +150,7 @@ def _indices(
         "item_rows": _item_rows(dataset, schema),
         "user_rows": np.concatenate(schema.user_rows(dataset.users), axis=1),
         "state_rows": StateRows(dataset, schema)(histories),
-        "present": np.stack([_present(bank, name) for name in VECTORS], axis=1),
+        "present": np.stack([bank.present(name) for name in VECTORS], axis=1),
     }
     if config.history:
         found[HISTORY] = latest_bookmarks(histories, config.history)
@@ -281,53 +196,6 @@ def columns_at(
     }
 
 
-def _present(bank: FeatureBank, name: str) -> Bool[np.ndarray, " N1"]:
-    return bank.has_text if name == "text" else bank.has_image
-
-
-def scales(
-    bank: FeatureBank, config: RankingConfig
-) -> dict[str, tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, " D"]]]:
-    """Mean and deviation that standardise each of VECTORS; those without are left as they are."""
-    found = {}
-    for name in VECTORS:
-        present = _present(bank, name)
-        if config.standardise and name not in config.zero and present.any():
-            found[name] = moments(_raw(bank, name, config)[present])
-    return found
-
-
-def _raw(bank: FeatureBank, name: str, config: RankingConfig) -> Float32[np.ndarray, "N1 _"]:
-    array = getattr(bank, name)
-    if name == "style" and config.log_style:
-        array = np.where(_present(bank, name)[:, None], log_gram(array), 0)
-    return array
-
-
-def vector_source(field: Field) -> tuple[str, str]:
-    """Window ("" for items) and vector of a dense field.
-
-    Raises:
-        ValueError: Its column names neither.
-    """
-    window = next((w for w in WINDOWS if field.column.startswith(w)), "")
-    vector = field.column.removeprefix(window)
-    if vector not in VECTORS or (window == "") != (field.side is Side.ITEM):
-        raise ValueError(
-            f"field {field.name!r}: got the column {field.column!r}; expected "
-            f"{', '.join(VECTORS)} for an item, with {' or '.join(WINDOWS)} before it for a user"
-        )
-    return window, vector
-
-
-def _with_widths(schema: Schema, bank: FeatureBank) -> Schema:
-    widths = {
-        field.name: {"width": getattr(bank, vector_source(field)[1]).shape[1]}
-        for field in schema.dense()
-    }
-    return schema.replace(**widths)
-
-
 def _counts(
     dataset: Dataset, split: np.ndarray, schema: Schema, config: RankingConfig
 ) -> dict[str, np.ndarray]:
@@ -356,28 +224,3 @@ def _item_rows(dataset: Dataset, schema: Schema) -> np.ndarray:
     places = [k for k, field in enumerate(fields) if field.name in static]
     rows[..., places] = schema.item_rows(dataset.items, static)
     return np.concatenate(rows, axis=1)
-
-
-def _dense(
-    schema: Schema, bank: FeatureBank, config: RankingConfig, histories: Histories
-) -> Iterator[dict[str, np.ndarray]]:
-    """Arrays of the dense fields as they are stored, those of one kind of vector at a time."""
-    known = scales(bank, config)
-    sources = {field.column: vector_source(field) for field in schema.dense()}
-    for kind in VECTORS:
-        windows = {column: window for column, (window, name) in sources.items() if name == kind}
-        if not windows:
-            continue
-        array, present = _raw(bank, kind, config), _present(bank, kind)
-        if kind in config.zero:
-            array = np.zeros_like(array)
-        elif kind in known:
-            mean, deviation = known[kind]
-            array = np.where(present[:, None], (array - mean) / deviation, 0)
-        array = array.astype(np.float32)
-        found = {"": array}
-        if any(windows.values()):
-            both = interest_vectors(histories, array, present)
-            found |= dict(zip(WINDOWS, both, strict=True))
-        columns = {column: found[window] for column, window in windows.items()}
-        yield stored(columns, config.vector_dtype)

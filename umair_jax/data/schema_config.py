@@ -67,7 +67,7 @@ class SchemaConfig:
         if "text" not in self.interest_vectors:
             schema = schema.without(*(f"{w}_term_interest_tags_feature" for w in windows))
         more = [vector for vector in self.interest_vectors if vector != "text"]
-        # The width is the bank's; see data/ranking.py.
+        # The width is the bank's; see data/ranking_vectors.py.
         return schema.add(
             *(
                 Field(f"{w}_term_interest_{vector}", Kind.DENSE, Side.USER, width=1,

@@ -7,7 +7,8 @@ import numpy as np
 from umair_jax.data import ranking, splits
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.feature_bank import FeatureBank
-from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import RankingConfig
 
 
 def moment_after(dataset: Dataset) -> int:

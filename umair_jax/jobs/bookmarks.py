@@ -17,7 +17,8 @@ from umair_jax.data import collisions, feature_bank, ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.feature_bank import FeatureBank
-from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.schema_config import SchemaConfig
 from umair_jax.encoding import ExtractConfig
 from umair_jax.extract import bank_folder, bank_key, extract

@@ -13,11 +13,12 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from umair_jax import encoding, hosts
-from umair_jax.data import feature_bank, ranking
+from umair_jax.data import feature_bank, ranking_vectors
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.item_batches import DistinctItemSource, EncoderInputs
 from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import VECTORS
 from umair_jax.data.tokenizer import encode_ragged
 from umair_jax.encoding import ExtractConfig, pixels, text_model
 from umair_jax.encoding.text_model import TextModel
@@ -109,7 +110,7 @@ def assemble(config: ConfigDict, console: Console) -> JointJob:
         encoders.image,
         encoders.text,
         made["features"],
-        ranking.scales(feature_bank.load(loaded.bank_dir), made["features"]),
+        ranking_vectors.scales(feature_bank.load(loaded.bank_dir), made["features"]),
         made["joint"],
     )
     return JointJob(
@@ -128,7 +129,7 @@ def _inputs(
     dataset: Dataset, data: RankingData, folder: Path, config: ExtractConfig, words: Tokenizer
 ) -> EncoderInputs:
     """Pixels and tokens of the catalogue; the pixels are decoded once in every folder."""
-    usable: np.ndarray = data.context["present"][:, ranking.VECTORS.index("content")]
+    usable: np.ndarray = data.context["present"][:, VECTORS.index("content")]
     if hosts.team(folder).first:
         pixels.decode_all(dataset.pictures, usable, config, folder)
     hosts.barrier("decode the pictures")

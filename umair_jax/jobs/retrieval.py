@@ -20,7 +20,8 @@ from umair_jax.data import catalogue_questions, publication
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.catalogue_questions import CatalogueQuestions
 from umair_jax.data.dataset import Dataset
-from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.snapshot import moment_after
 from umair_jax.encoding import ExtractConfig
 from umair_jax.interop import vector_index

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from umair_jax import hosts, settings
-from umair_jax.data import ranking, store
+from umair_jax.data import store
 from umair_jax.data.dataset import Dataset
 from umair_jax.data.images import PIXEL_LIMIT
-from umair_jax.data.ranking import RankingConfig
+from umair_jax.data.ranking_config import DEVICE, RankingConfig
 from umair_jax.data.sources import open_source
 from umair_jax.hosts import HostsConfig
 from umair_jax.models import weights
@@ -161,8 +161,7 @@ def check_on_device(features: RankingConfig, why: str) -> None:
     Raises:
         ValueError: They are there; `why` says who needs them on the devices.
     """
-    if features.vectors_on != ranking.DEVICE:
+    if features.vectors_on != DEVICE:
         raise ValueError(
-            f"config.features.vectors_on: got {features.vectors_on!r}, expected "
-            f"{ranking.DEVICE!r}: {why}"
+            f"config.features.vectors_on: got {features.vectors_on!r}, expected {DEVICE!r}: {why}"
         )

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from umair_jax.data.feature_bank import FeatureBank
-from umair_jax.data.ranking import VECTORS
+from umair_jax.data.ranking_config import VECTORS
 
 
 class UnitVectors:

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from umair_jax.data import ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
-from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import RankingConfig
 from umair_jax.data.splits import TEST
 from umair_jax.training.evaluation import Arrays
 

@@ -13,6 +13,7 @@ from flax import nnx
 from umair_jax.data import ranking
 from umair_jax.data.fields import LONG_TAGS, SHORT_TAGS, Side
 from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import HISTORY, VECTORS
 from umair_jax.data.schema import Schema
 from umair_jax.data.stored_vectors import SCALE
 from umair_jax.models.inputs import HISTORY_OF, PRESENT, InputShapes, RankerInputs, assemble
@@ -69,7 +70,7 @@ class InteractionsTask:
                 f"ranker {', '.join(wrong)}: got {[getattr(config, name) for name in wrong]}, "
                 f"expected the schema's {[expected[name] for name in wrong]}"
             )
-        if config.reads_history and ranking.HISTORY not in data.context:
+        if config.reads_history and HISTORY not in data.context:
             raise ValueError(
                 "features history: got 0, expected 1 or more: this ranker reads the items that a "
                 "user bookmarked"
@@ -152,13 +153,13 @@ class InteractionsTask:
         found |= {name: vector(name, item) for name in self._modalities}
         if self.config.modality_names:
             known = gather("present", item)
-            there = {name: known[:, k] for k, name in enumerate(ranking.VECTORS)}
+            there = {name: known[:, k] for k, name in enumerate(VECTORS)}
             there[META] = jnp.ones_like(known[:, 0])
             there[self._masked] = jnp.zeros_like(known[:, 0])
             present = [there[name] for name in self.config.modality_names]
             found[PRESENT] = jnp.stack(present, axis=1)
         if self.config.reads_history:
-            bookmarked = gather(ranking.HISTORY, state)
+            bookmarked = gather(HISTORY, state)
             found |= {HISTORY_OF + name: vector(name, bookmarked) for name in self._modalities}
         return found
 

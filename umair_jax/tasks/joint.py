@@ -22,9 +22,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from umair_jax.data import ranking
 from umair_jax.data.item_batches import ITEMS, LENGTH, PIXELS, SLOT, TOKENS, EncoderInputs
-from umair_jax.data.ranking import RankingConfig, RankingData
+from umair_jax.data.ranking import RankingData
+from umair_jax.data.ranking_config import VECTORS, RankingConfig
 from umair_jax.data.standardise import SMALLEST_GRAM
 from umair_jax.models.image_encoder import ImageEncoder
 from umair_jax.models.initialise import HostDraws
@@ -92,7 +92,7 @@ class JointTask(BookmarksTask):
             image: The image encoder that training starts from.
             text: Likewise the text encoder.
             features: What `data` was built with.
-            scales: Mean and deviation of the vectors of the start, see ranking.scales.
+            scales: Mean and deviation of the vectors of the start, see ranking_vectors.scales.
             options: See JointConfig.
 
         Raises:
@@ -241,7 +241,7 @@ class JointTask(BookmarksTask):
         mask = jnp.arange(batch[TOKENS].shape[1]) < batch[LENGTH][:, None]
         read = text(batch[TOKENS], mask, train=train, key=key)
         vectors = {"content": seen.content, "style": seen.style, "text": read}
-        there = dict(zip(ranking.VECTORS, present.T, strict=True))
+        there = dict(zip(VECTORS, present.T, strict=True))
         vectors = {name: self._scaled(name, x, there[name]) for name, x in vectors.items()}
         return vectors, nnx.to_pure_dict(nnx.state(image, nnx.BatchStat)) if learns else stats
 
