@@ -76,6 +76,10 @@ class Cost:
         return found
 
     def __str__(self) -> str:
+        return self.sentence(f", {_scaled(self.size, 'B')} moved ({self.intensity:.1f} FLOP/B)")
+
+    def sentence(self, moved: str = "") -> str:
+        """In words; without the bytes that are moved, unless something is said of them."""
         between = "nothing between devices"
         if self.collectives:
             kinds = sorted({each.kind for each in self.collectives})
@@ -84,8 +88,8 @@ class Cost:
                 f"{len(self.collectives)} collectives of {_scaled(total, 'B')} ({', '.join(kinds)})"
             )
         return (
-            f"an update on each device: {_scaled(self.flops, 'FLOP')}, {_scaled(self.size, 'B')} "
-            f"moved ({self.intensity:.1f} FLOP/B), {_scaled(self.memory, 'B')} of memory, {between}"
+            f"an update on each device: {_scaled(self.flops, 'FLOP')}{moved}, "
+            f"{_scaled(self.memory, 'B')} of memory, {between}"
         )
 
 

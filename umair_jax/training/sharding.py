@@ -162,6 +162,24 @@ def shardings(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
     return placed
 
 
+def abstract_context(
+    context: Mapping[str, np.ndarray], mesh: Mesh, rules: Rules = ()
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes that :func:`place_context` gives, each with its sharding."""
+    rules = (*rules, ("", ()))
+    shapes = {}
+    for name, array in context.items():
+        shape, parts = list(array.shape), _parts(spec_of(_first_match(rules, name)[1]), mesh)
+        if shape and parts:
+            shape[0] += -shape[0] % parts[0]
+        shapes[name] = jax.ShapeDtypeStruct(shape, array.dtype)
+    placed = shardings(shapes, mesh, rules)
+    return {
+        name: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=placed[name])
+        for name, shape in shapes.items()
+    }
+
+
 def place_context(
     context: Mapping[str, np.ndarray], mesh: Mesh, rules: Rules = ()
 ) -> dict[str, jax.Array]:
@@ -174,14 +192,7 @@ def place_context(
     Raises:
         ValueError: arrays that their rules do not fit; all of them are named.
     """
-    rules = (*rules, ("", ()))
-    shapes = {}
-    for name, array in context.items():
-        shape, parts = list(array.shape), _parts(spec_of(_first_match(rules, name)[1]), mesh)
-        if shape and parts:
-            shape[0] += -shape[0] % parts[0]
-        shapes[name] = jax.ShapeDtypeStruct(shape, array.dtype)
-    placed = shardings(shapes, mesh, rules)
+    shapes = abstract_context(context, mesh, rules)
 
     def part(name: str, where: Any) -> np.ndarray:
         found, wanted = np.asarray(context[name][where]), shapes[name].shape
@@ -190,7 +201,9 @@ def place_context(
         return np.pad(found, missing) if found.size < np.prod(sizes, dtype=int) else found
 
     return {
-        name: jax.make_array_from_callback(shape.shape, placed[name], functools.partial(part, name))
+        name: jax.make_array_from_callback(
+            shape.shape, shape.sharding, functools.partial(part, name)
+        )
         for name, shape in shapes.items()
     }
 

@@ -50,7 +50,8 @@ class TrainStep:
         """
         self._names: list[str] = []
 
-        self._key = jax.device_put(seed_key(seed), NamedSharding(mesh, P()))
+        self._seed, self._everywhere = seed_key(seed), NamedSharding(mesh, P())
+        self._key: jax.Array | None = None
 
         def update(
             state: State, context: Any, batch: Any, key: jax.Array
@@ -113,7 +114,7 @@ class TrainStep:
         self._update = jax.jit(
             update,
             donate_argnums=0,
-            out_shardings=(shardings_of(abstract), NamedSharding(mesh, P())),
+            out_shardings=(shardings_of(abstract), self._everywhere),
         )
 
     def __call__(
@@ -124,6 +125,10 @@ class TrainStep:
         Returns:
             The new state and the packed metrics, for :meth:`unpack`.
         """
+        if self._key is None:
+            # Not before: what is only compiled may be for devices that are not here.
+            with jax.transfer_guard("allow"):
+                self._key = jax.device_put(self._seed, self._everywhere)
         return self._update(state, context, batch, self._key)
 
     def unpack(self, packed: jax.Array) -> dict[str, tuple[float, float]]:
@@ -135,8 +140,12 @@ class TrainStep:
         }
 
     def lower(self, state: Any, context: Any, batch: Any) -> Any:
-        """The lowered update (``jax.stages.Lowered``), to count its operations."""
-        return self._update.lower(state, context, batch, self._key)
+        """The lowered update (``jax.stages.Lowered``), to count its operations.
+
+        Shapes with shardings will do for the arrays, also such of devices that are not here.
+        """
+        key = jax.ShapeDtypeStruct(self._seed.shape, self._seed.dtype, sharding=self._everywhere)
+        return self._update.lower(state, context, batch, key)
 
 
 def _accumulated(

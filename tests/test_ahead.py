@@ -1,0 +1,84 @@
+import importlib.util
+import io
+
+import jax
+import jax.numpy as jnp
+import pytest
+import toy_task
+from ml_collections import ConfigDict
+from rich.console import Console
+from test_step import B, Setting
+
+from umair_jax.data.batches import BatchSource
+from umair_jax.train_compile import train_compile
+from umair_jax.training import ahead, cost
+from umair_jax.training.optimisers import OptimConfig
+from umair_jax.training.settings import FitConfig, TrainConfig
+from umair_jax.training.sharding import MeshConfig, make_mesh
+from umair_jax.training.table_optimisers import TableOptimConfig
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+needs_the_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason='the compiler of TPUs comes with the extra "tpu"',
+)
+FIT = FitConfig(
+    train=TrainConfig(batch_size=B, epochs=1.0),
+    optim=OptimConfig("sgd", 0.1),
+    tables=TableOptimConfig("sgd", 0.1),
+)
+
+
+class TallTask(toy_task.ToyTask):
+    """The toy with a table of any number of rows; its values are never made."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def init(self, key):
+        made = super().init(key)
+        made["params"]["tables"]["embedding"] = jnp.zeros((self.rows, toy_task.WIDTH))
+        return made
+
+
+def compiled(mesh, task=None):
+    source = BatchSource(toy_task.columns(200), B, seed=1)
+    return ahead.compile_update(task or toy_task.ToyTask(), source, FIT, mesh)
+
+
+@pytest.mark.parametrize(("devices", "model"), [(1, 1), (8, 2)])
+def test_what_is_compiled_of_shapes_is_what_the_loop_runs(devices, model):
+    setting = Setting(devices, model)
+    batch = setting.place(BatchSource(toy_task.columns(200), B, seed=1).batch(0))
+    run = setting.step.lower(setting.state, setting.context, batch).compile()
+    found = compiled(make_mesh(MeshConfig(model=model), jax.devices()[:devices]))
+    assert cost.of(found) == cost.of(run)
+    state, _ = found(setting.state, setting.context, batch, jax.random.key_data(jax.random.key(0)))
+    assert int(state["step"]) == 1
+
+
+def test_a_slice_that_is_not_known_and_what_to_do():
+    with pytest.raises(ValueError, match=r"topology: got 'v5e:banana', expected a slice such as"):
+        train_compile(ConfigDict(), "v5e:banana", Console(file=io.StringIO()))
+
+
+@needs_the_compiler
+def test_tables_on_a_slice_are_updated_in_place_and_never_sent():
+    """Sixteen TPUs of four hosts: neither traffic nor memory beside the state grows with rows."""
+    mesh = make_mesh(MeshConfig(), ahead.slice_devices("v5e:4x4"))
+    rows = 2**24, 2**30
+    low, high = (compiled(mesh, TallTask(n)) for n in rows)
+    assert cost.of(low).collectives == cost.of(high).collectives
+    share = rows[1] * toy_task.WIDTH * 4 // 16
+    memory = high.memory_analysis()
+    assert memory.alias_size_in_bytes >= share
+    assert memory.temp_size_in_bytes < share / 100
+
+
+@needs_the_compiler
+def test_what_does_not_fit_is_refused_before_anything_is_rented():
+    mesh = make_mesh(MeshConfig(), ahead.slice_devices("v5e:1x1"))
+    with pytest.raises(ValueError, match=r"does not fit .*exceeds available HBM.*; take more dev"):
+        compiled(mesh, TallTask(2**30))
