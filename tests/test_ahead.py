@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import io
 
@@ -19,9 +20,13 @@ from umair_jax.training.table_optimisers import TableOptimConfig
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
-needs_the_compiler = pytest.mark.skipif(
+needs_tpus = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason='the compiler of TPUs comes with the extra "tpu"',
+)
+needs_gpus = pytest.mark.skipif(
+    not any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13)),
+    reason='the compiler of GPUs comes with the extra "cuda"',
 )
 FIT = FitConfig(
     train=TrainConfig(batch_size=B, epochs=1.0),
@@ -43,9 +48,9 @@ class TallTask(toy_task.ToyTask):
         return made
 
 
-def compiled(mesh, task=None):
+def compiled(mesh, task=None, fit=FIT):
     source = BatchSource(toy_task.columns(200), B, seed=1)
-    return ahead.compile_update(task or toy_task.ToyTask(), source, FIT, mesh)
+    return ahead.compile_update(task or toy_task.ToyTask(), source, fit, mesh)
 
 
 @pytest.mark.parametrize(("devices", "model"), [(1, 1), (8, 2)])
@@ -60,25 +65,31 @@ def test_what_is_compiled_of_shapes_is_what_the_loop_runs(devices, model):
 
 
 def test_a_slice_that_is_not_known_and_what_to_do():
-    with pytest.raises(ValueError, match=r"topology: got 'v5e:banana', expected a slice such as"):
+    with pytest.raises(
+        ValueError, match=r"topology: got 'v5e:banana', expected a TPU slice such as"
+    ):
         train_compile(ConfigDict(), "v5e:banana", Console(file=io.StringIO()))
 
 
-@needs_the_compiler
-def test_tables_on_a_slice_are_updated_in_place_and_never_sent():
-    """Sixteen TPUs of four hosts: neither traffic nor memory beside the state grows with rows."""
-    mesh = make_mesh(MeshConfig(), ahead.slice_devices("v5e:4x4"))
+@pytest.mark.parametrize(
+    "topology",
+    [pytest.param("v5e:4x4", marks=needs_tpus), pytest.param("h200:8", marks=needs_gpus)],
+)
+def test_tables_elsewhere_are_updated_in_place_and_never_sent(topology):
+    """Neither traffic nor memory beside the state grows with the rows, on four hosts or on one."""
+    mesh = make_mesh(MeshConfig(), ahead.devices_of(topology))
     rows = 2**24, 2**30
     low, high = (compiled(mesh, TallTask(n)) for n in rows)
     assert cost.of(low).collectives == cost.of(high).collectives
-    share = rows[1] * toy_task.WIDTH * 4 // 16
+    share = rows[1] * toy_task.WIDTH * 4 // mesh.size
     memory = high.memory_analysis()
     assert memory.alias_size_in_bytes >= share
     assert memory.temp_size_in_bytes < share / 100
 
 
-@needs_the_compiler
+@needs_tpus
 def test_what_does_not_fit_is_refused_before_anything_is_rented():
-    mesh = make_mesh(MeshConfig(), ahead.slice_devices("v5e:1x1"))
+    mesh = make_mesh(MeshConfig(), ahead.devices_of("v5e:2x2"))
+    fit = dataclasses.replace(FIT, tables=TableOptimConfig("adagrad", 0.1))
     with pytest.raises(ValueError, match=r"does not fit .*exceeds available HBM.*; take more dev"):
-        compiled(mesh, TallTask(2**30))
+        compiled(mesh, TallTask(2**31 - 64), fit)

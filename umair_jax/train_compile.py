@@ -1,11 +1,12 @@
-"""Compiles a training for a TPU slice that is not here: does it fit, and what goes over the wires?
+"""Compiles a training for devices that are not here: does it fit, and what goes over the wires?
 
     python -m umair_jax.train_compile --config=configs/base.py --topology=v5e:4x4
-    python -m umair_jax.train_compile --config=configs/image_tags.py --topology=v6e:2x4 \
-        --config.train.batch_size=1024
+    python -m umair_jax.train_compile --config=configs/base.py --topology=h200:8 \
+        --config.train.batch_size=65536
 
-Needs the extra `tpu`, and no TPU. The data are prepared as for the training, which starts on the
-slice with the same config. Exit status 1: it does not fit; the compiler says by how much.
+Needs the extra `tpu` or `cuda`, and no such device. The data are prepared as for the training,
+which starts there with the same config. Exit status 1: it does not fit; the compiler says by how
+much.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.console import Console
 from umair_jax import jobs, settings
 from umair_jax.memory import keep_freed_memory
 from umair_jax.training import ahead, cost
-from umair_jax.training.cost import Cost
+from umair_jax.training.cost import Cost, Roofline
 from umair_jax.training.sharding import make_mesh
 
 
@@ -29,32 +30,43 @@ def train_compile(config: ConfigDict, topology: str, console: Console) -> Cost:
 
     Args:
         config: As get_config() of a file in configs/ gives it.
-        topology: The slice, such as "v5e:4x4".
+        topology: The devices, such as "v5e:4x4" or "h200:8".
         console: Where it is printed.
 
     Raises:
-        ValueError: The slice is not known, or what is trained does not fit it.
+        ValueError: The devices are not known, or what is trained does not fit them.
     """
-    devices = ahead.slice_devices(topology)
+    devices = ahead.devices_of(topology)
     job = jobs.assemble(config, console)
-    mesh = make_mesh(job.fit.mesh, devices)
+    mesh, batch = make_mesh(job.fit.mesh, devices), job.fit.train.batch_size
     hosts = len({device.process_index for device in devices})
     console.print(
-        f"{topology}: {len(devices)} devices ({devices[0].device_kind}) of {hosts} hosts, "
-        f"mesh {dict(mesh.shape)}, batches of {job.fit.train.batch_size:,}"
+        f"{topology}: {len(devices)} x {devices[0].device_kind} of {hosts} host(s), "
+        f"mesh {dict(mesh.shape)}, batches of {batch:,}"
     )
     began = time.monotonic()
-    compiled = ahead.compile_update(job.task, job.source, job.fit, mesh)
-    found = cost.of(compiled)
-    # Without bytes: of what a TPU scatters into a table, XLA counts the whole table.
-    console.print(f"compiled in {time.monotonic() - began:.0f} s; {found.sentence()}")
+    found = cost.of(ahead.compile_update(job.task, job.source, job.fit, mesh))
+    gpu = ahead.GPUS.get(topology.partition(":")[0])
+    # Of what a TPU scatters into a table, XLA counts the whole table: no bytes, then.
+    told = found.sentence() if gpu is None else str(found)
+    console.print(f"compiled in {time.monotonic() - began:.0f} s; {told}")
+    if gpu and found.size:
+        console.print(_limit(gpu.peak, found, batch))
     return found
+
+
+def _limit(peak: Roofline, found: Cost, batch: int) -> str:
+    seconds = peak.least_seconds(found)
+    return (
+        f"{peak.binds(found)} binds: {peak}, as published, would take {1e3 * seconds:.3g} ms, "
+        f"{batch / seconds:,.0f} examples/s (of look-ups, XLA counts the whole array as read)"
+    )
 
 
 def define_flags() -> None:
     """The flags of the command line."""
     config_flags.DEFINE_config_file("config", "configs/base.py", "Python file with get_config().")
-    flags.DEFINE_string("topology", "v5e:4x4", "The slice: its kind of TPU, and its shape.")
+    flags.DEFINE_string("topology", "v5e:4x4", "A TPU slice; or GPUs, such as h200:8.")
 
 
 def main(argv: list[str]) -> None:

@@ -1,11 +1,12 @@
-"""The update compiled for a TPU slice that is not here: what it takes of it, before it is rented.
+"""The update compiled for devices that are not here: what it takes of them, before they are rented.
 
-The compiler of TPUs comes with the extra ``tpu``. It runs on Linux without a TPU, and knows the
-slices by name.
+The compilers of TPUs and of NVIDIA's GPUs come with the extras ``tpu`` and ``cuda``. They run on
+Linux without such a device. TPU slices are known by name; GPUs are described here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from umair_jax.data.batches import BatchSource
 from umair_jax.training import state as states
+from umair_jax.training.cost import Roofline
 from umair_jax.training.loop import Task
 from umair_jax.training.optimisers import make_optimiser
 from umair_jax.training.settings import FitConfig
@@ -32,23 +34,100 @@ _NOT_ON_A_TPU = {
 }
 
 
-def slice_devices(name: str) -> Sequence[Any]:
-    """The devices of a slice, each with its host, and with its place among the wires.
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """A GPU as XLA's compiler wants it described, and what its maker says it reaches.
+
+    Attributes:
+        name: As NVIDIA's driver calls it.
+        compute_capability: (major, minor).
+        cores: Streaming multiprocessors.
+        lanes: float32 units of each.
+        shared_memory: Bytes of each.
+        l2_cache: Bytes.
+        clock_ghz: Boost clock.
+        memory: Bytes.
+        peak: TF32 products (float32 ones, as JAX computes them there) without sparsity, and memory.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    cores: int
+    lanes: int
+    shared_memory: int
+    l2_cache: int
+    clock_ghz: float
+    memory: int
+    peak: Roofline
+
+    @property
+    def target(self) -> str:
+        """The description, in the text form of XLA's GpuTargetConfigProto."""
+        major, minor = self.compute_capability
+        return f"""
+            platform_name: "CUDA"
+            device_description_str: "{self.name}"
+            dnn_version_info {{ major: 9 minor: 8 patch: 0 }}
+            gpu_device_info {{
+              cuda_compute_capability {{ major: {major} minor: {minor} }}
+              core_count: {self.cores} fpus_per_core: {self.lanes}
+              clock_rate_ghz: {self.clock_ghz}
+              memory_bandwidth: {int(self.peak.bandwidth)} device_memory_size: {self.memory}
+              l2_cache_size: {self.l2_cache}
+              shared_memory_per_core: {self.shared_memory}
+              shared_memory_per_block_optin: {self.shared_memory - 1024}
+              shared_memory_per_block: 49152
+              threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+              registers_per_core_limit: 65536 registers_per_block_limit: 65536
+              block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+            }}"""
+
+
+GPUS = {
+    "a100": Gpu(
+        *("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167_936, 40 * 2**20, 1.41, 80 * 10**9),
+        peak=Roofline(156e12, 2.039e12),
+    ),
+    "h100": Gpu(
+        *("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233_472, 50 * 2**20, 1.98, 80 * 10**9),
+        peak=Roofline(494e12, 3.35e12),
+    ),
+    "h200": Gpu(
+        *("NVIDIA H200", (9, 0), 132, 128, 233_472, 50 * 2**20, 1.98, 141 * 10**9),
+        peak=Roofline(494e12, 4.8e12),
+    ),
+}
+
+
+def devices_of(topology: str) -> Sequence[Any]:
+    """The devices of a TPU slice or of a machine with GPUs, each with its host.
 
     Args:
-        name: Such as "v5e:4x4", "v5p:2x2x1".
+        topology: Such as "v5e:4x4", "v5p:2x2x1"; or "h200" for one GPU, "h200:8" for eight.
 
     Raises:
         ValueError: The compiler does not know it, or is not installed.
     """
-    for variable, value in _NOT_ON_A_TPU.items():
-        os.environ.setdefault(variable, value)
+    kind, _, count = topology.partition(":")
     try:
-        return topologies.get_topology_desc(name, "tpu").devices
+        if kind in GPUS:
+            return topologies.get_topology_desc(
+                platform="cuda",
+                target_config=GPUS[kind].target,
+                topology=f"1x1x{int(count or 1)}",
+            ).devices
+        for variable, value in _NOT_ON_A_TPU.items():
+            os.environ.setdefault(variable, value)
+        devices = topologies.get_topology_desc(topology, "tpu").devices
+        if any(device.core_on_chip for device in devices):
+            raise ValueError("it is described by cores of chips, of which JAX makes no mesh")
+        return devices
     except Exception as error:
+        extra = "cuda" if kind in GPUS else "tpu"
         raise ValueError(
-            f"topology: got {name!r}, expected a slice such as v5e:4x4, v6e:2x4, v4:2x2x2 or "
-            f'v5p:2x2x1, and TPU\'s compiler, pip install -e ".[tpu]" ({error})'
+            f"topology: got {topology!r}, expected a TPU slice such as v5e:4x4 or v5p:2x2x1, or "
+            f"GPUs such as h200:8 (there are {', '.join(GPUS)}), and their compiler, "
+            f'pip install -e ".[{extra}]" ({error})'
         ) from error
 
 

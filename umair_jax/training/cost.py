@@ -8,6 +8,7 @@ matrix product and B in a copy; both are measured here and now.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import time
 from typing import Any
@@ -108,16 +109,25 @@ class Roofline:
     def __str__(self) -> str:
         return f"{_scaled(self.flops, 'FLOP/s')} and {_scaled(self.bandwidth, 'B/s')}"
 
+    def least_seconds(self, cost: Cost) -> float:
+        """What an update takes at the limit."""
+        return max(cost.flops / self.flops, cost.size / self.bandwidth)
+
+    def binds(self, cost: Cost) -> str:
+        """What sets that limit: "arithmetic" or "memory bandwidth"."""
+        slower = cost.flops / self.flops > cost.size / self.bandwidth
+        return "arithmetic" if slower else "memory bandwidth"
+
     def share(self, cost: Cost, seconds: float) -> float:
         """How near an update that takes so long is to the limit; 1 = at it; NaN = not counted."""
         if not cost.flops:
             return float("nan")
-        return cost.flops / seconds / min(self.flops, cost.intensity * self.bandwidth)
+        return self.least_seconds(cost) / seconds
 
 
 def of(compiled: Any) -> Cost:
     """The cost of what ``jax.jit(...).lower(...).compile()`` gives."""
-    counted = compiled.cost_analysis() or {}
+    counted = compiled.cost_analysis() or _counted_here(compiled)
     memory = compiled.memory_analysis()
     taken = 0
     if memory is not None:
@@ -129,6 +139,16 @@ def of(compiled: Any) -> Cost:
         int(taken),
         collectives(compiled.as_text()),
     )
+
+
+def _counted_here(compiled: Any) -> dict[str, float]:
+    """XLA's count where the compiler of other devices gives none; empty if JAX has moved it."""
+    try:
+        xla = importlib.import_module("jaxlib.xla_client")._xla
+        (module,) = compiled.runtime_executable().hlo_modules()
+        return xla.hlo_module_cost_analysis(jax.devices("cpu")[0].client, module)
+    except (ImportError, AttributeError, ValueError):
+        return {}
 
 
 def collectives(text: str) -> tuple[Collective, ...]:
