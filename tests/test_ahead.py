@@ -5,6 +5,7 @@ import io
 import jax
 import jax.numpy as jnp
 import pytest
+import small_run
 import toy_task
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -50,7 +51,7 @@ class TallTask(toy_task.ToyTask):
 
 def compiled(mesh, task=None, fit=FIT):
     source = BatchSource(toy_task.columns(200), B, seed=1)
-    return ahead.compile_update(task or toy_task.ToyTask(), source, fit, mesh)
+    return ahead.compiled(ahead.lower_update(task or toy_task.ToyTask(), source, fit, mesh))
 
 
 @pytest.mark.parametrize(("devices", "model"), [(1, 1), (8, 2)])
@@ -93,3 +94,24 @@ def test_what_does_not_fit_is_refused_before_anything_is_rented():
     fit = dataclasses.replace(FIT, tables=TableOptimConfig("adagrad", 0.1))
     with pytest.raises(ValueError, match=r"does not fit .*exceeds available HBM.*; take more dev"):
         compiled(mesh, TallTask(2**31 - 64), fit)
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x2", "h200:4"])
+def test_what_is_said_of_a_run_elsewhere(topology, monkeypatch):
+    """Four devices of this machine stand in for those that are not here."""
+    job = small_run.loaded().job
+    monkeypatch.setattr("umair_jax.jobs.assemble", lambda config, console: job)
+    monkeypatch.setattr(ahead, "devices_of", lambda topology: jax.devices()[:4])
+    console = Console(file=io.StringIO(), width=1000)
+    found = train_compile(ConfigDict(), topology, console)
+    said = console.file.getvalue().splitlines()
+    assert f"4 x cpu of 1 host(s), mesh {{'data': 4, 'model': 1}}, batches of {64}" in said[0]
+    assert f"{len(found.collectives)} collectives of " in said[1]
+    assert found.memory > 0
+    if topology == "v5e:2x2":
+        assert len(said) == 2
+        return
+    peak = ahead.GPUS["h200"].peak
+    least = max(found.size / peak.bandwidth, found.flops / peak.flops / 2)
+    assert found.flops > 0
+    assert f"{64 / least:,.0f} examples/s at the most" in said[2]

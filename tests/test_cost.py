@@ -8,8 +8,9 @@ from jax.sharding import PartitionSpec as P
 from test_step import Setting
 
 from umair_jax.data.batches import BatchSource
-from umair_jax.training import cost, logs
-from umair_jax.training.cost import Collective, Cost, Roofline
+from umair_jax.training import cost, hlo, logs
+from umair_jax.training.cost import Cost, Roofline
+from umair_jax.training.hlo import Collective
 from umair_jax.training.sharding import MeshConfig, make_mesh
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -61,7 +62,7 @@ def test_collectives_of_a_program():
 
     x = jax.ShapeDtypeStruct((64, 3), jnp.float32, sharding=spread)
     made = jax.jit(both, out_shardings=(whole, whole)).lower(x).compile()
-    found = cost.collectives(made.as_text())
+    found = hlo.collectives(made.as_text())
     assert Collective("all-gather", 64 * 3 * 4) in found
     assert Collective("all-reduce", 4) in found
     assert len(found) == 2
@@ -76,7 +77,7 @@ def test_the_text_of_a_program_is_read_whole():
       %e = pred[5]{0} collective-permute(%v)
       %f = f32[4]{0} fusion(%all-reduce.1), calls=%g
     """
-    assert cost.collectives(text) == (
+    assert hlo.collectives(text) == (
         Collective("all-gather", 128),
         Collective("all-reduce", 36),
         Collective("all-gather", 72),

@@ -11,6 +11,7 @@ much.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import jax
@@ -19,10 +20,11 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
 from umair_jax import jobs, settings
+from umair_jax.jobs import Job
 from umair_jax.memory import keep_freed_memory
-from umair_jax.training import ahead, cost
+from umair_jax.training import ahead, cost, hlo
 from umair_jax.training.cost import Cost, Roofline
-from umair_jax.training.sharding import make_mesh
+from umair_jax.training.sharding import MeshConfig, make_mesh
 
 
 def train_compile(config: ConfigDict, topology: str, console: Console) -> Cost:
@@ -45,21 +47,38 @@ def train_compile(config: ConfigDict, topology: str, console: Console) -> Cost:
         f"mesh {dict(mesh.shape)}, batches of {batch:,}"
     )
     began = time.monotonic()
-    found = cost.of(ahead.compile_update(job.task, job.source, job.fit, mesh))
+    lowered = ahead.lower_update(job.task, job.source, job.fit, mesh)
     gpu = ahead.GPUS.get(topology.partition(":")[0])
-    # Of what a TPU scatters into a table, XLA counts the whole table: no bytes, then.
-    told = found.sentence() if gpu is None else str(found)
-    console.print(f"compiled in {time.monotonic() - began:.0f} s; {told}")
-    if gpu and found.size:
-        console.print(_limit(gpu.peak, found, batch))
+    program = ahead.compiled(lowered, gpu is not None)
+    found = cost.of(program)
+    said = f"compiled in {time.monotonic() - began:.0f} s; "
+    if gpu is None:
+        # Of what a TPU scatters into a table, XLA counts the whole table: no bytes, then.
+        console.print(said + found.sentence())
+        return found
+    # Of a program for GPUs, XLA counts neither what libraries compute nor what they move.
+    kernels = hlo.kernels(program.as_text())
+    flops = _flops(job) / len(devices)
+    found = dataclasses.replace(found, flops=flops, size=float(kernels.size))
+    console.print(f"{said}{kernels.count} kernels; {found}")
+    console.print(_limits(gpu.peak, found, batch))
     return found
 
 
-def _limit(peak: Roofline, found: Cost, batch: int) -> str:
-    seconds = peak.least_seconds(found)
+def _flops(job: Job) -> float:
+    """Operations of an update, before XLA saves any."""
+    here = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    return float(ahead.lower_update(job.task, job.source, job.fit, here).cost_analysis()["flops"])
+
+
+def _limits(peak: Roofline, found: Cost, batch: int) -> str:
+    """What the published speeds allow, arithmetic and memory apart."""
+    memory, tf32 = found.size / peak.bandwidth, found.flops / peak.flops
+    least = max(memory, tf32 / 2)
     return (
-        f"{peak.binds(found)} binds: {peak}, as published, would take {1e3 * seconds:.3g} ms, "
-        f"{batch / seconds:,.0f} examples/s (of look-ups, XLA counts the whole array as read)"
+        f"published speeds ({peak}; twice the FLOP/s in bfloat16) allow {1e3 * memory:.3g} ms for "
+        f"memory, {1e3 * tf32:.3g} ms for arithmetic ({5e2 * tf32:.3g} in bfloat16): "
+        f"{batch / least:,.0f} examples/s at the most, by this count"
     )
 
 

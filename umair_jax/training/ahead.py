@@ -47,7 +47,8 @@ class Gpu:
         l2_cache: Bytes.
         clock_ghz: Boost clock.
         memory: Bytes.
-        peak: TF32 products (float32 ones, as JAX computes them there) without sparsity, and memory.
+        peak: TF32 products (float32 ones, as JAX computes them there) without sparsity, and memory;
+            bfloat16 ones are twice as fast.
     """
 
     name: str
@@ -131,8 +132,8 @@ def devices_of(topology: str) -> Sequence[Any]:
         ) from error
 
 
-def compile_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mesh) -> Any:
-    """The update of the training loop for any devices; allocates nothing on them.
+def lower_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mesh) -> Any:
+    """The update of the training loop for any devices, before it is compiled.
 
     Args:
         task: What is trained.
@@ -141,10 +142,10 @@ def compile_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mes
         mesh: The devices, which need not be here.
 
     Returns:
-        ``jax.stages.Compiled``.
+        ``jax.stages.Lowered``.
 
     Raises:
-        ValueError: Sizes do not fit the mesh, or the update does not fit into a device's memory.
+        ValueError: Sizes do not fit the mesh.
     """
     optimiser = make_optimiser(config.optim, config.train.total_steps(len(source)))
     init = states.initialiser(task, optimiser, config.tables, config.train.seed)
@@ -164,8 +165,24 @@ def compile_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mes
         for name, array in source.batch(0).items()
     }
     context = abstract_context(task.context(), mesh, config.mesh.context_rules)
+    return step.lower(abstract, context, batch)
+
+
+def compiled(lowered: Any, gpu: bool = False) -> Any:
+    """The program (``jax.stages.Compiled``) of what is lowered; allocates nothing on the devices.
+
+    Args:
+        lowered: What :func:`lower_update` gave.
+        gpu: Whether it is for GPUs.
+
+    Raises:
+        ValueError: It does not fit into a device's memory, by the count of TPUs' compiler.
+    """
     try:
-        return step.lower(abstract, context, batch).compile()
+        # Which of several kernels for a product is the fastest, is tried out where there is a GPU.
+        # Without, XLA takes its own, of which it finds none for some shapes; cuBLAS has all.
+        options = {"xla_gpu_enable_triton_gemm": False} if gpu else None
+        return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -8,36 +8,15 @@ matrix product and B in a copy; both are measured here and now.
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import re
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-_COLLECTIVES = (
-    *("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"),
-    *("ragged-all-to-all", "collective-broadcast"),
-)
-# `%name = f32[8,4]{1,0} all-gather(...)`, or a tuple of shapes; -done only waits for -start.
-_LINE = re.compile(rf"= (\(?[^=]*?\)?) ({'|'.join(_COLLECTIVES)})(?:-start)?\(")
-_SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
+from umair_jax.training.hlo import Collective, collectives
+
 _MATRIX, _COPIED, _ROUNDS = 2048, 2**25, 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """One operation between devices.
-
-    Attributes:
-        kind: all-reduce, all-gather, ...
-        size: Bytes of its result on each device.
-    """
-
-    kind: str
-    size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,25 +88,16 @@ class Roofline:
     def __str__(self) -> str:
         return f"{_scaled(self.flops, 'FLOP/s')} and {_scaled(self.bandwidth, 'B/s')}"
 
-    def least_seconds(self, cost: Cost) -> float:
-        """What an update takes at the limit."""
-        return max(cost.flops / self.flops, cost.size / self.bandwidth)
-
-    def binds(self, cost: Cost) -> str:
-        """What sets that limit: "arithmetic" or "memory bandwidth"."""
-        slower = cost.flops / self.flops > cost.size / self.bandwidth
-        return "arithmetic" if slower else "memory bandwidth"
-
     def share(self, cost: Cost, seconds: float) -> float:
         """How near an update that takes so long is to the limit; 1 = at it; NaN = not counted."""
         if not cost.flops:
             return float("nan")
-        return self.least_seconds(cost) / seconds
+        return cost.flops / seconds / min(self.flops, cost.intensity * self.bandwidth)
 
 
 def of(compiled: Any) -> Cost:
     """The cost of what ``jax.jit(...).lower(...).compile()`` gives."""
-    counted = compiled.cost_analysis() or _counted_here(compiled)
+    counted = compiled.cost_analysis() or {}
     memory = compiled.memory_analysis()
     taken = 0
     if memory is not None:
@@ -139,28 +109,6 @@ def of(compiled: Any) -> Cost:
         int(taken),
         collectives(compiled.as_text()),
     )
-
-
-def _counted_here(compiled: Any) -> dict[str, float]:
-    """XLA's count where the compiler of other devices gives none; empty if JAX has moved it."""
-    try:
-        xla = importlib.import_module("jaxlib.xla_client")._xla
-        (module,) = compiled.runtime_executable().hlo_modules()
-        return xla.hlo_module_cost_analysis(jax.devices("cpu")[0].client, module)
-    except (ImportError, AttributeError, ValueError):
-        return {}
-
-
-def collectives(text: str) -> tuple[Collective, ...]:
-    """The operations between devices in a program that XLA compiled, by its text."""
-    found = []
-    for shapes, kind in _LINE.findall(text):
-        sizes = [
-            np.prod([int(n) for n in axes.split(",") if n], dtype=int) * _bytes(dtype)
-            for dtype, axes in _SHAPE.findall(shapes)
-        ]
-        found.append(Collective(kind, int(sum(sizes))))
-    return tuple(found)
 
 
 def measured_roofline() -> Roofline:
@@ -182,11 +130,6 @@ def _seconds(call: Any) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - began)
     return min(times)
-
-
-def _bytes(dtype: str) -> int:
-    bits = re.search(r"\d+", dtype)
-    return 1 if bits is None else max(int(bits[0]) // 8, 1)
 
 
 def _scaled(value: float | int, unit: str) -> str:
