@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from umair_jax.models import style
 from umair_jax.models.initialise import HostDraws
 from umair_jax.models.style import StyleConfig, StyleHead, gram_style
 
@@ -49,6 +50,17 @@ def test_any_number_of_channels_gives_the_whole_matrix(channels):
     np.testing.assert_allclose(
         gram_style([jnp.asarray(maps)], pool="mean"), expected.mean(1), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_accelerators_take_the_same_products_in_one_piece(dtype):
+    maps = jax.random.normal(jax.random.key(3), (2, 30, 7)).astype(dtype)
+    for products in (style._by_halves(maps), style._whole(maps)):
+        expected = np.einsum("bpc,bpd->bcd", *2 * [np.asarray(maps, np.float64)])
+        np.testing.assert_allclose(products, expected, atol=1e-4)
+    traced = jax.jit(style._gram).trace(maps[:, :, None])
+    texts = [traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda", "tpu")]
+    assert ["2x30x3x" in text for text in texts] == [True, False, False]  # a copy of a half
 
 
 def test_nothing_to_look_at_is_an_error():

@@ -39,8 +39,9 @@ class Kernels:
 
     Attributes:
         count: How many; the body of a loop counts once.
-        size: Bytes that they read and write, as if nothing stayed in a cache: operands and results;
-            of arrays that rows are looked up in, or written to in place, those rows.
+        size: Bytes that they read and write, as if nothing stayed in a cache from one to the next:
+            operands, each once, and results; of arrays that rows are looked up in, or written to in
+            place, those rows.
     """
 
     count: int
@@ -72,7 +73,7 @@ def kernels(text: str) -> Kernels:
             continue
         called = re.search(r"calls=%([\w.-]+)", rest)
         body = "\n".join(bodies.get(called[1], ())) if called else line
-        operands = re.findall(r"%([\w.-]+)", rest.partition(")")[0])
+        operands = dict.fromkeys(re.findall(r"%([\w.-]+)", rest.partition(")")[0]))
         count += 1
         total += _moved(kind, body, results, [sizes.get(operand, 0) for operand in operands])
     return Kernels(count, total)
