@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: train test check notebooks bench-frameworks bench-gallery bench-input bench-prepare bench-ranker bench-resnet bench-quality bench-scaling bench-text bench-tables soak clean
+.PHONY: train test check notebooks bench-frameworks bench-gallery bench-input bench-limits bench-prepare bench-ranker bench-resnet bench-quality bench-scaling bench-text bench-tables soak clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m umair_jax.train --config=$(CONFIG) $(ARGS)
@@ -33,6 +33,10 @@ bench-gallery: $(VENV)/.installed
 
 bench-input: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.input $(ARGS)
+
+# With the extra cuda, and without a GPU.
+bench-limits: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.limits $(ARGS)
 
 bench-prepare: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.prepare $(ARGS)

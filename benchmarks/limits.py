@@ -34,6 +34,8 @@ from umair_jax.training.settings import FitConfig, TrainConfig
 from umair_jax.training.sharding import MeshConfig, make_mesh
 
 SIZES = made_up.Sizes()
+NETWORK: dict[str, Any] = {}
+IMAGE: dict[str, Any] = {"base_width": 64, "image_size": 224, "dtype": "bfloat16"}
 COLUMNS = {
     "case": "",
     "kernels": "kernels",
@@ -49,7 +51,7 @@ COLUMNS = {
 
 def ranker(data: Any, batch_size: int, mesh: Any) -> Any:
     """An update of the full ranker, lowered."""
-    task = BookmarksTask(data, RankerConfig(**shape_of(data.schema)))
+    task = BookmarksTask(data, RankerConfig(**{**shape_of(data.schema), **NETWORK}))
     fit = FitConfig(TrainConfig(batch_size=batch_size, epochs=1.0))
     return ahead.lower_update(task, batch_source(data, "train", batch_size), fit, mesh)
 
@@ -122,8 +124,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             lower = functools.partial(ranker, data, batch)
             cases.append((f"ranker, batch {batch:,}", lower, batch, "examples", gpu.peak.flops))
     if given.images:
-        config = ImageEncoderConfig(base_width=64, image_size=224, dtype="bfloat16")
-        encoder = FoldedImageEncoder(ImageEncoder(config, rngs=HostDraws(0)), fast=False)
+        encoder = ImageEncoder(ImageEncoderConfig(**IMAGE), rngs=HostDraws(0))
+        encoder = FoldedImageEncoder(encoder, fast=False)
         for name, call in (("content", our_resnet.content), ("and style", our_resnet.both)):
             lower = functools.partial(encode, encoder, call, given.images)
             case = f"ResNet101, {name}"

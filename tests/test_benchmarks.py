@@ -1,11 +1,13 @@
 import json
 from typing import ClassVar
 
+import jax
 import numpy as np
 import pytest
 
 from benchmarks import (
     frameworks,
+    limits,
     machine,
     made_up,
     ranker,
@@ -303,6 +305,25 @@ def test_an_update_is_measured_by_rows_batch_and_devices(monkeypatch, tmp_path, 
         assert row["ours"] == pytest.approx(row["batch_size"] / row["step_ms"] * 1e3)
         assert row["against"] == (1 if row["case"].endswith("*") else None)
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_the_limits_of_a_card_are_counted_without_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(limits, "SIZES", SIZES)
+    monkeypatch.setattr(limits, "NETWORK", SMALL)
+    monkeypatch.setattr(limits, "IMAGE", {"base_width": 2, "image_size": 32})
+    monkeypatch.setattr(limits.ahead, "devices_of", lambda topology: jax.devices()[:1])
+    options = ["--batches", "64", "128", "--images=2", f"--out={tmp_path / 'limits.jsonl'}"]
+    results = limits.main(options)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == results
+    small, large, content, style = results
+    assert large["gflop"] == pytest.approx(2 * small["gflop"], rel=0.05)
+    assert style["gflop"] > content["gflop"] > 0
+    assert style["gbytes"] > content["gbytes"] > 0
+    for row, things, speed in ((large, 128, 494e12), (content, 2, 2 * 494e12)):
+        assert row["memory_ms"] == pytest.approx(row["gbytes"] / 4800 * 1e3)
+        assert row["arithmetic_ms"] == pytest.approx(row["gflop"] * 1e9 / speed * 1e3)
+        least = max(row["memory_ms"], row["arithmetic_ms"])
+        assert row["most"] == pytest.approx(things / least * 1e3)
 
 
 class _Frameworks:
