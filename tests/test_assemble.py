@@ -1,11 +1,14 @@
 import dataclasses
+import io
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from folders import picture, png_header
+from PIL import Image
 
 from umair_jax.data import assemble
+from umair_jax.data.images import decode
 from umair_jax.data.log_spool import LogSpool
 from umair_jax.data.report import Report
 from umair_jax.data.sources import RawInteractions, RawItem, RawUser
@@ -66,6 +69,18 @@ def test_a_picture_fills_in_missing_sizes_only():
     columns = collected(given)[0].items()
     assert columns.width.tolist() == [-1, 6, 100]
     assert columns.height.tolist() == [-1, 4, 50]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_the_size_is_that_of_the_picture_as_it_is_shown(form):
+    exif = Image.Exif()
+    for orientation, size in ((1, (6, 4)), (3, (6, 4)), (6, (4, 6)), (8, (4, 6))):
+        exif[0x0112] = orientation
+        stored = io.BytesIO()
+        Image.new("RGB", (6, 4)).save(stored, form, exif=exif)
+        assert assemble.probe(stored.getvalue(), 24) == ("", size)
+        with decode(stored.getvalue(), 6) as shown:
+            assert shown.size == size
 
 
 def test_tags_are_kept_once_in_order():

@@ -41,8 +41,8 @@ from umair_jax.memory import peak_memory_bytes
 T = TypeVar("T")
 NEGATIVES = ("auto", "none", *STRATEGIES)
 # Of what follows from the same input: data sets of another one are made anew. 2: sampled negatives
-# may be bookmarked later.
-_REVISION = 2
+# may be bookmarked later. 3: pictures have the size that they are shown in.
+_REVISION = 3
 SUMMARY = "summary.json"
 _ITEMS_AT_ONCE = 16
 _ITEMS_DONE = "items.json"  # in the folder beside, once the items are written

@@ -15,7 +15,7 @@ from PIL import Image
 
 from umair_jax.data import records
 from umair_jax.data.dataset import Interactions, Items, Users, probabilities
-from umair_jax.data.images import LARGEST_IMAGE_BYTES, PIXEL_LIMIT
+from umair_jax.data.images import LARGEST_IMAGE_BYTES, PIXEL_LIMIT, upright_size
 from umair_jax.data.log_spool import LogSpool
 from umair_jax.data.report import Report
 from umair_jax.data.sources import RawInteractions, RawItem, RawUser
@@ -129,7 +129,8 @@ def probe(image: bytes, pixel_limit: int) -> tuple[str, tuple[int, int] | None]:
         pixel_limit: Largest width x height.
 
     Returns:
-        The kind of problem, empty if there is none, and width and height where they can be read.
+        The kind of problem, empty if there is none, and width and height, as it is shown, where
+        they can be read.
         A file that breaks off after its header is found when it is decoded.
     """
     if len(image) > LARGEST_IMAGE_BYTES:
@@ -138,7 +139,7 @@ def probe(image: bytes, pixel_limit: int) -> tuple[str, tuple[int, int] | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(image)) as opened:
-                size = opened.size
+                size = upright_size(opened)
     except Image.DecompressionBombError:
         return "image_too_large", None
     except Exception:

@@ -7,12 +7,13 @@ import io
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 PIXEL_LIMIT = 50_000_000
 LARGEST_IMAGE_BYTES = 256 * 2**20
 LARGEST_PIXEL_LIMIT = 178_956_970  # Pillow itself refuses anything larger.
 WHITE = (255, 255, 255)
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations
 
 
 class BadImage(ValueError):  # noqa: N818 - it names the image, not a fault of the program
@@ -69,6 +70,16 @@ def _upright(image: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):
         return ImageOps.exif_transpose(image)
     return image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the picture is shown, from its header: no pixel is unpacked."""
+    # Pillow would unpack a PNG, in search of EXIF data behind the pixels.
+    if image.format != "PNG" or "exif" in image.info:
+        with contextlib.suppress(Exception):
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE:
+                return image.height, image.width
+    return image.size
 
 
 def _on_white(image: Image.Image) -> Image.Image:
