@@ -315,7 +315,8 @@ def test_the_limits_of_a_card_are_counted_without_it(monkeypatch, tmp_path, caps
     options = ["--batches", "64", "128", "--images=2", f"--out={tmp_path / 'limits.jsonl'}"]
     results = limits.main(options)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == results
-    small, large, content, style = results
+    small, large, _, half, content, style = results
+    assert half["gbytes"] != large["gbytes"]
     assert large["gflop"] == pytest.approx(2 * small["gflop"], rel=0.05)
     assert style["gflop"] > content["gflop"] > 0
     assert style["gbytes"] > content["gbytes"] > 0
