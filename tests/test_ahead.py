@@ -88,6 +88,11 @@ def test_tables_elsewhere_are_updated_in_place_and_never_sent(topology):
     assert memory.temp_size_in_bytes < share / 100
 
 
+def test_a_batch_that_the_devices_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="batch_size 16 does not divide over 3 devices"):
+        compiled(make_mesh(MeshConfig(), jax.devices()[:3]))
+
+
 @needs_tpus
 def test_what_does_not_fit_is_refused_before_anything_is_rented():
     mesh = make_mesh(MeshConfig(), ahead.devices_of("v5e:2x2"))
@@ -115,3 +120,7 @@ def test_what_is_said_of_a_run_elsewhere(topology, monkeypatch):
     least = max(found.size / peak.bandwidth, found.flops / peak.flops / 2)
     assert found.flops > 0
     assert f"{64 / least:,.0f} examples/s at the most" in said[2]
+    small = dataclasses.replace(ahead.GPUS["h200"], memory=found.memory - 1)
+    monkeypatch.setitem(ahead.GPUS, "h200", small)
+    with pytest.raises(ValueError, match=r"does not fit into .* GB; take more devices"):
+        train_compile(ConfigDict(), topology, console)

@@ -62,6 +62,10 @@ def train_compile(config: ConfigDict, topology: str, console: Console) -> Cost:
     found = dataclasses.replace(found, flops=flops, size=float(kernels.size))
     console.print(f"{said}{kernels.count} kernels; {found}")
     console.print(_limits(gpu.peak, found, batch))
+    if found.memory > gpu.memory:
+        raise ValueError(
+            f"an update does not fit into {gpu.memory / 1e9:.0f} GB; {ahead.WHAT_TO_DO}"
+        )
     return found
 
 

@@ -22,9 +22,12 @@ from umair_jax.training.cost import Roofline
 from umair_jax.training.loop import Task
 from umair_jax.training.optimisers import make_optimiser
 from umair_jax.training.settings import FitConfig
-from umair_jax.training.sharding import abstract_context
+from umair_jax.training.sharding import abstract_context, check_batch_size
 from umair_jax.training.step import TrainStep
 
+WHAT_TO_DO = (
+    "take more devices, config.mesh.context_rules, a smaller batch or more train.micro_batches"
+)
 # It asks the machine what TPU it is part of, and where it is none it asks the network.
 _NOT_ON_A_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -147,6 +150,7 @@ def lower_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mesh)
     Raises:
         ValueError: Sizes do not fit the mesh.
     """
+    check_batch_size(config.train.batch_size, mesh)
     optimiser = make_optimiser(config.optim, config.train.total_steps(len(source)))
     init = states.initialiser(task, optimiser, config.tables, config.train.seed)
     abstract = states.abstract_state(init, mesh, config.mesh.rules)
@@ -187,6 +191,5 @@ def compiled(lowered: Any, gpu: bool = False) -> Any:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise ValueError(
-            f"an update does not fit ({str(error).splitlines()[0]}); take more devices, "
-            "config.mesh.context_rules, a smaller batch or more train.micro_batches"
+            f"an update does not fit ({str(error).splitlines()[0]}); {WHAT_TO_DO}"
         ) from error

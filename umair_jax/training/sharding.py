@@ -208,6 +208,15 @@ def place_context(
     }
 
 
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Refuses a batch that the data axis does not divide."""
+    if batch_size % mesh.shape["data"]:
+        raise ValueError(
+            f"batch_size {batch_size} does not divide over {mesh.shape['data']} devices along "
+            f"'data'; use a multiple"
+        )
+
+
 class BatchPlacer:
     """Puts batches on the mesh: spread over ``data``, one share a host.
 
@@ -221,11 +230,7 @@ class BatchPlacer:
         Raises:
             ValueError: the data axis does not divide the batch.
         """
-        if batch_size % mesh.shape["data"]:
-            raise ValueError(
-                f"batch_size {batch_size} does not divide over {mesh.shape['data']} devices along "
-                f"'data'; use a multiple"
-            )
+        check_batch_size(batch_size, mesh)
         self._sharding = NamedSharding(mesh, P("data"))
         self._batch_size = batch_size
         parts = self._sharding.addressable_devices_indices_map((batch_size,)).values()
