@@ -3,9 +3,9 @@
     python -m umair_jax.train --config=configs/retrieval.py
 
 Made for two CPU cores, like base.py. Simulated bookmarks of the test part, each a question to all
-2,743 drawings: recall at 10 0.2178, at 100 0.5595, at 500 0.9127 (mean of the seeds 0, 1, 2). A
-list of what was bookmarked most in the seven days before has 0.0895, 0.3795 and 0.7865, all-time
-popularity 0.0075, 0.0380 and 0.1849. docs/serving.md has the whole table.
+2,743 drawings: recall at 10 0.2162, at 100 0.5629, at 500 0.9148 (mean of the seeds 0, 1, 2). A
+list of what was bookmarked most in the seven days before has 0.0877, 0.3714 and 0.7872, all-time
+popularity 0.0074, 0.0403 and 0.1864. docs/serving.md has the whole table.
 """
 
 from ml_collections import ConfigDict
