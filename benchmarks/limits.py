@@ -30,7 +30,7 @@ from umair_jax.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from umair_jax.models.initialise import HostDraws
 from umair_jax.models.ranker import RankerConfig
 from umair_jax.tasks.bookmarks import BookmarksTask, batch_source, shape_of
-from umair_jax.training import ahead, cost, hlo
+from umair_jax.training import ahead
 from umair_jax.training.settings import FitConfig, TrainConfig
 from umair_jax.training.sharding import MeshConfig, make_mesh
 
@@ -78,7 +78,7 @@ def encode(encoder: ImageEncoder, call: Callable, batch_size: int, mesh: Any) ->
 
 
 def counted(
-    case: str, lower: Callable[[Any], Any], things: int, unit: str, gpu: ahead.Gpu, speed: float
+    case: str, lower: Callable[[Any], Any], things: int, unit: str, kind: str, speed: float
 ) -> dict[str, Any]:
     """One result.
 
@@ -87,28 +87,25 @@ def counted(
         lower: Makes it for a mesh.
         things: How many examples or images it takes.
         unit: What they are.
-        gpu: The card.
+        kind: The card, of ahead.GPUS.
         speed: FLOP/s of products in the type that is computed in.
     """
     machine.progress(case)
-    kind = next(name for name, known in ahead.GPUS.items() if known is gpu)
-    program = ahead.compiled(lower(make_mesh(MeshConfig(), ahead.devices_of(kind))), gpu=True)
-    here = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
-    flops = float(lower(here).cost_analysis()["flops"])
-    kernels = hlo.kernels(program.as_text())
-    memory, arithmetic = kernels.size / gpu.peak.bandwidth, flops / speed
+    gpu = ahead.GPUS[kind]
+    found, kernels = ahead.cost_on_gpus(lower, make_mesh(MeshConfig(), ahead.devices_of(kind)))
+    memory, arithmetic = found.size / gpu.peak.bandwidth, found.flops / speed
     return {
         "bench": "limits",
         "case": case,
         "card": gpu.name,
-        "kernels": kernels.count,
-        "gflop": flops / 1e9,
-        "gbytes": kernels.size / 1e9,
+        "kernels": kernels,
+        "gflop": found.flops / 1e9,
+        "gbytes": found.size / 1e9,
         "memory_ms": 1e3 * memory,
         "arithmetic_ms": 1e3 * arithmetic,
         "most": things / max(memory, arithmetic),
         "unit": unit,
-        "memory_gb": cost.of(program).memory / 1e9,
+        "memory_gb": found.memory / 1e9,
     } | machine.describe()
 
 
@@ -141,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             cases.append((case, lower, given.images, "images", 2 * gpu.peak.flops))
     results = []
     for case, lower, things, unit, speed in cases:
-        results.append(counted(case, lower, things, unit, gpu, speed))
+        results.append(counted(case, lower, things, unit, given.gpu, speed))
         report.emit(results[-1])
     report.write(results, given.out)
     report.show(f"What the published speeds of {gpu.name} allow", results, COLUMNS)

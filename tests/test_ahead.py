@@ -3,7 +3,6 @@ import importlib.util
 import io
 
 import jax
-import jax.numpy as jnp
 import pytest
 import small_run
 import toy_task
@@ -34,19 +33,6 @@ FIT = FitConfig(
     optim=OptimConfig("sgd", 0.1),
     tables=TableOptimConfig("sgd", 0.1),
 )
-
-
-class TallTask(toy_task.ToyTask):
-    """The toy with a table of any number of rows; its values are never made."""
-
-    def __init__(self, rows):
-        super().__init__()
-        self.rows = rows
-
-    def init(self, key):
-        made = super().init(key)
-        made["params"]["tables"]["embedding"] = jnp.zeros((self.rows, toy_task.WIDTH))
-        return made
 
 
 def compiled(mesh, task=None, fit=FIT):
@@ -80,7 +66,7 @@ def test_tables_elsewhere_are_updated_in_place_and_never_sent(topology):
     """Neither traffic nor memory beside the state grows with the rows, on four hosts or on one."""
     mesh = make_mesh(MeshConfig(), ahead.devices_of(topology))
     rows = 2**24, 2**30
-    low, high = (compiled(mesh, TallTask(n)) for n in rows)
+    low, high = (compiled(mesh, toy_task.TallTask(n)) for n in rows)
     assert cost.of(low).collectives == cost.of(high).collectives
     share = rows[1] * toy_task.WIDTH * 4 // mesh.size
     memory = high.memory_analysis()
@@ -98,7 +84,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_rented():
     mesh = make_mesh(MeshConfig(), ahead.devices_of("v5e:2x2"))
     fit = dataclasses.replace(FIT, tables=TableOptimConfig("adagrad", 0.1))
     with pytest.raises(ValueError, match=r"does not fit .*exceeds available HBM.*; take more dev"):
-        compiled(mesh, TallTask(2**31 - 64), fit)
+        compiled(mesh, toy_task.TallTask(2**31 - 64), fit)
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "h200:4"])

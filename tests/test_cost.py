@@ -18,15 +18,6 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 ROWS = 4096
 
 
-class TallTask(toy_task.ToyTask):
-    """The toy with a table that is far larger than anything else in it."""
-
-    def init(self, key):
-        made = super().init(key)
-        made["params"]["tables"]["embedding"] = jnp.zeros((ROWS, toy_task.WIDTH))
-        return made
-
-
 def compiled(setting):
     batch = setting.place(BatchSource(toy_task.columns(200), 16, seed=1).batch(0))
     return setting.step.lower(setting.state, setting.context, batch).compile()
@@ -35,7 +26,7 @@ def compiled(setting):
 @pytest.mark.parametrize("model", [1, 4])
 def test_nothing_as_large_as_a_table_goes_between_devices(model):
     """Neither look-up nor update, whatever the axes; and what there is depends on no rows."""
-    found = cost.of(compiled(Setting(8, model, task=TallTask())))
+    found = cost.of(compiled(Setting(8, model, task=toy_task.TallTask(ROWS))))
     share = ROWS * toy_task.WIDTH * 4 // 8  # of one device
     assert found.collectives
     assert max(each.size for each in found.collectives) < share / 8

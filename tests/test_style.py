@@ -55,7 +55,7 @@ def test_any_number_of_channels_gives_the_whole_matrix(channels):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_accelerators_take_the_same_products_in_one_piece(dtype):
     maps = jax.random.normal(jax.random.key(3), (2, 30, 7)).astype(dtype)
-    for products in (style._by_halves(maps), style._whole(maps)):
+    for products in (style._by_halves(maps), style._product(maps, maps)):
         expected = np.einsum("bpc,bpd->bcd", *2 * [np.asarray(maps, np.float64)])
         np.testing.assert_allclose(products, expected, atol=1e-4)
     traced = jax.jit(style._gram).trace(maps[:, :, None])

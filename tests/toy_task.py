@@ -73,6 +73,19 @@ class ToyTask:
         return {"probability": jax.nn.sigmoid(self._logit(net, rows, context, batch))}
 
 
+class TallTask(ToyTask):
+    """The toy with a table of any number of rows."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def init(self, key):
+        made = super().init(key)
+        made["params"]["tables"]["embedding"] = jnp.zeros((self.rows, WIDTH))
+        return made
+
+
 def columns(examples, seed=0):
     generator = np.random.default_rng(seed)
     item = generator.integers(0, ITEMS, examples).astype(np.int32)

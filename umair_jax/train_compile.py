@@ -11,7 +11,7 @@ much.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import time
 
 import jax
@@ -20,11 +20,10 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
 from umair_jax import jobs, settings
-from umair_jax.jobs import Job
 from umair_jax.memory import keep_freed_memory
-from umair_jax.training import ahead, cost, hlo
+from umair_jax.training import ahead, cost
 from umair_jax.training.cost import Cost, Roofline
-from umair_jax.training.sharding import MeshConfig, make_mesh
+from umair_jax.training.sharding import make_mesh
 
 
 def train_compile(config: ConfigDict, topology: str, console: Console) -> Cost:
@@ -47,32 +46,21 @@ def train_compile(config: ConfigDict, topology: str, console: Console) -> Cost:
         f"mesh {dict(mesh.shape)}, batches of {batch:,}"
     )
     began = time.monotonic()
-    lowered = ahead.lower_update(job.task, job.source, job.fit, mesh)
+    lower = functools.partial(ahead.lower_update, job.task, job.source, job.fit)
     gpu = ahead.GPUS.get(topology.partition(":")[0])
-    program = ahead.compiled(lowered, gpu is not None)
-    found = cost.of(program)
-    said = f"compiled in {time.monotonic() - began:.0f} s; "
     if gpu is None:
+        found = cost.of(ahead.compiled(lower(mesh)))
         # Of what a TPU scatters into a table, XLA counts the whole table: no bytes, then.
-        console.print(said + found.sentence())
+        console.print(f"compiled in {time.monotonic() - began:.0f} s; {found.sentence()}")
         return found
-    # Of a program for GPUs, XLA counts neither what libraries compute nor what they move.
-    kernels = hlo.kernels(program.as_text())
-    flops = _flops(job) / len(devices)
-    found = dataclasses.replace(found, flops=flops, size=float(kernels.size))
-    console.print(f"{said}{kernels.count} kernels; {found}")
+    found, kernels = ahead.cost_on_gpus(lower, mesh)
+    console.print(f"compiled in {time.monotonic() - began:.0f} s; {kernels} kernels; {found}")
     console.print(_limits(gpu.peak, found, batch))
     if found.memory > gpu.memory:
         raise ValueError(
             f"an update does not fit into {gpu.memory / 1e9:.0f} GB; {ahead.WHAT_TO_DO}"
         )
     return found
-
-
-def _flops(job: Job) -> float:
-    """Operations of an update, before XLA saves any."""
-    here = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
-    return float(ahead.lower_update(job.task, job.source, job.fit, here).cost_analysis()["flops"])
 
 
 def _limits(peak: Roofline, found: Cost, batch: int) -> str:

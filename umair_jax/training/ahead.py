@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,12 +17,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from umair_jax.data.batches import BatchSource
+from umair_jax.training import cost, hlo
 from umair_jax.training import state as states
-from umair_jax.training.cost import Roofline
+from umair_jax.training.cost import Cost, Roofline
 from umair_jax.training.loop import Task
 from umair_jax.training.optimisers import make_optimiser
 from umair_jax.training.settings import FitConfig
-from umair_jax.training.sharding import abstract_context, check_batch_size
+from umair_jax.training.sharding import MeshConfig, abstract_context, check_batch_size, make_mesh
 from umair_jax.training.step import TrainStep
 
 WHAT_TO_DO = (
@@ -133,6 +134,24 @@ def devices_of(topology: str) -> Sequence[Any]:
             f"GPUs such as h200:8 (there are {', '.join(GPUS)}), and their compiler, "
             f'pip install -e ".[{extra}]" ({error})'
         ) from error
+
+
+def cost_on_gpus(lower: Callable[[Mesh], Any], mesh: Mesh) -> tuple[Cost, int]:
+    """The cost of a program for GPUs, a device each, and its kernels; see :mod:`hlo`.
+
+    XLA counts neither what libraries compute there nor what they move: operations are those of
+    the program before XLA saves any, bytes those of its kernels.
+
+    Args:
+        lower: Lowers it for a mesh.
+        mesh: The GPUs.
+    """
+    program = compiled(lower(mesh), gpu=True)
+    kernels = hlo.kernels(program.as_text())
+    here = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    flops = float(lower(here).cost_analysis()["flops"]) / mesh.size
+    found = dataclasses.replace(cost.of(program), flops=flops, size=float(kernels.size))
+    return found, kernels.count
 
 
 def lower_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mesh) -> Any:

@@ -84,7 +84,7 @@ def _moved(kind: str, body: str, results: list[tuple[str, int]], operands: list[
         results = [pair for pair in results if pair[0] not in _WORKSPACE]
     written = [size for _, size in results]
     if " scatter(" in body or " dynamic-update-slice(" in body:
-        for size in (each for each in operands[:] if each in written):
+        for size in tuple(operands):
             if size in written:
                 operands.remove(size)
                 written.remove(size)
