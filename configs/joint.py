@@ -3,9 +3,10 @@
     python -m umair_jax.train --config=configs/joint.py
 
 300 updates, a tenth of an epoch, on the built-in drawings (simulated bookmarks as they were before
-2026-11-30, seed 0) at 64 pixels. From random encoders (--config.extract.image_weights= --config.extract.text_weights=) the
-log loss of the training batches falls from 0.669 (updates 1 to 20) to 0.587 (281 to 300), and the
-validation AUC after 100, 200 and 300 updates is 0.6133, 0.6342 and 0.6488. Test AUC and log loss,
+2026-11-30, seed 0) at 64 pixels. From random encoders (--config.extract.image_weights=
+--config.extract.text_weights=) the log loss of the training batches falls from 0.669 (updates 1 to
+20) to 0.587 (281 to 300), and the validation AUC after 100, 200 and 300 updates is 0.6133, 0.6342
+and 0.6488. Test AUC and log loss,
 beside those of the same updates with the encoders left as they are (configs/base.py with
 --config.extract.image.image_size=64 --config.train.batch_size=64 --config.train.epochs=0
 --config.train.steps=300 --config.optim.ema_decay=0.99 --config.optim.clip_norm=1):
