@@ -11,6 +11,8 @@ sorting costs more than everything else in the update, so it is done with a scra
 * gradients are summed into ``[n, D]`` by ``rep``, and only representatives write to the table.
 
 Every access is a gather or a scatter of n rows; with a donated state the scatters happen in place.
+On CPUs the representatives are brought together first, and what follows costs as much as there are
+distinct rows (:func:`_in_parts`).
 
 On several devices the rows of a table are spread over all axes of the mesh. A look-up gathers the
 batch's row numbers on every device, reads the rows it owns, and sums them to where the examples
@@ -20,12 +22,14 @@ proportional to n x D.
 A table may be kept in bfloat16. An update that is small beside its weight would be lost in rounding
 to the nearest; it is rounded up or down at random instead, so that it counts in the mean. The
 random numbers are a hash of row, column and step: the same on every mesh and when a run goes on.
+XLA has no bfloat16 scatter on CPUs: there alone, an update of such a table passes over all of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +41,11 @@ NAMES = ("rowwise_adagrad", "adagrad", "adam", "sgd")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 TableState = dict[str, Array]
+# (table, state but for its slots, different rows, their gradients) -> the first two, one step on.
+Descend = Callable[[Array, TableState, Array, Array], tuple[Array, TableState]]
+
+# Rows that a CPU visits at a time; their gradients of 16 numbers take half of an L2 cache.
+_PART = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,38 +235,120 @@ def _update_block(
 
     Entries of ``rows`` past the block's end do nothing.
     """
-    height, n = table.shape[0], rows.shape[0]
+    n = rows.shape[0]
     position = jnp.arange(n, dtype=jnp.int32)
     slot = state["slot"].at[rows].set(position, mode="drop")
     representative = slot.at[rows].get(mode="fill", fill_value=n)
-    gradient = jnp.zeros_like(gradients).at[representative].add(gradients, mode="drop")
+    kept = {name: values for name, values in state.items() if name != "slot"}
+
+    def descend(table: Array, kept: TableState, rows: Array, gradient: Array) -> Any:
+        return _descend(table, kept, rows, gradient, rate, step, config, first)
+
+    def at_once(*arguments: Any) -> Any:
+        return _at_once(descend, *arguments)
+
+    def in_parts(*arguments: Any) -> Any:
+        return _in_parts(descend, *arguments)
+
+    # On accelerators a loop whose length depends on the batch would wait for the host.
+    table, kept = jax.lax.platform_dependent(
+        table, kept, rows, representative, gradients, cpu=in_parts, default=at_once
+    )
+    return table, {**kept, "slot": slot}
+
+
+def _at_once(
+    descend: Descend, table: Array, kept: TableState, rows: Array, rep: Array, gradients: Array
+) -> tuple[Array, TableState]:
+    """One step on n rows, of which the representatives alone are rows of the table."""
+    position = jnp.arange(rows.shape[0], dtype=jnp.int32)
+    gradient = jnp.zeros_like(gradients).at[rep].add(gradients, mode="drop")
     # Everyone but the representatives points past the end, each to a place of its own: the
     # scatters below see no index twice, which spares them their slow, ordered path.
-    target = jnp.where(representative == position, rows, height + position)
+    target = jnp.where(rep == position, rows, table.shape[0] + position)
+    return descend(table, kept, target, gradient)
+
+
+def _in_parts(
+    descend: Descend, table: Array, kept: TableState, rows: Array, rep: Array, gradients: Array
+) -> tuple[Array, TableState]:
+    """Distinct rows are brought together, and visited in parts that the caches hold.
+
+    A batch by Zipf's law names each row several times: on CPUs arithmetic on places that hold no
+    row, and their way to memory and back, cost more than bringing the others together.
+    """
+    (n, width), (height, _) = gradients.shape, table.shape
+    is_row = rep == jnp.arange(n, dtype=jnp.int32)
+    rank = jnp.cumsum(is_row, dtype=jnp.int32) - 1
+    part = min(n, _PART)
+    size = -(-min(n, height) // part) * part
+    place = rank.at[rep].get(mode="fill", fill_value=size)
+    gradient = jnp.zeros((size, width)).at[place].add(gradients, mode="drop")
+    # Those that share a row write the same.
+    distinct = jnp.zeros(size, jnp.int32).at[place].set(rows, mode="drop")
+    lane, count = jnp.arange(part, dtype=jnp.int32), rank[-1] + 1
+
+    def body(carry: Any) -> Any:
+        start, table, kept = carry
+        found = jax.lax.dynamic_slice(distinct, (start,), (part,))
+        target = jnp.where(start + lane < count, found, height + lane)
+        summed = jax.lax.dynamic_slice(gradient, (start, 0), (part, width))
+        return start + part, *descend(table, kept, target, summed)
+
+    # XLA writes no bfloat16 on CPUs: it would turn the whole table into float32 and back in every
+    # round. Their bits it does write, and turns the table into those once.
+    stored = table
+    if table.dtype == jnp.bfloat16:
+        stored = jax.lax.bitcast_convert_type(table, jnp.uint16)
+    _, stored, kept = jax.lax.while_loop(lambda carry: carry[0] < count, body, (0, stored, kept))
+    if table.dtype == jnp.bfloat16:
+        stored = jax.lax.bitcast_convert_type(stored, jnp.bfloat16)
+    return stored, kept
+
+
+def _descend(
+    table: Array,
+    kept: TableState,
+    target: Array,
+    gradient: Array,
+    rate: Array,
+    step: Array,
+    config: TableOptimConfig,
+    first: Array | int,
+) -> tuple[Array, TableState]:
+    """A step on different rows; entries of ``target`` past the table's end do nothing.
+
+    The table is float32, bfloat16 or the latter's bits as uint16.
+    """
 
     def read(values: Array) -> Array:
-        return values.at[target].get(mode="fill", fill_value=0, unique_indices=True)
+        found = values.at[target].get(mode="fill", fill_value=0, unique_indices=True)
+        if values.dtype == jnp.uint16:
+            found = jax.lax.bitcast_convert_type(found, jnp.bfloat16)
+        return found.astype(jnp.float32)
 
     def write(values: Array, new: Array) -> Array:
+        if values.dtype == jnp.uint16:
+            new = jax.lax.bitcast_convert_type(new, jnp.uint16)
         return values.at[target].set(new, mode="drop", unique_indices=True)
 
-    state = {**state, "slot": slot}
+    kept = dict(kept)
     if config.l2:
-        gradient = gradient + config.l2 * read(table).astype(jnp.float32)
+        gradient = gradient + config.l2 * read(table)
     if config.name == "rowwise_adagrad":
-        accumulator = read(state["accumulator"]) + jnp.mean(gradient**2, axis=-1)
-        state["accumulator"] = write(state["accumulator"], accumulator)
+        accumulator = read(kept["accumulator"]) + jnp.mean(gradient**2, axis=-1)
+        kept["accumulator"] = write(kept["accumulator"], accumulator)
         change = gradient * jax.lax.rsqrt(accumulator + config.eps)[:, None]
     elif config.name == "adagrad":
-        accumulator = read(state["accumulator"]) + gradient**2
-        state["accumulator"] = write(state["accumulator"], accumulator)
+        accumulator = read(kept["accumulator"]) + gradient**2
+        kept["accumulator"] = write(kept["accumulator"], accumulator)
         change = gradient * jax.lax.rsqrt(accumulator + config.eps)
     elif config.name == "adam":
-        mean = config.b1 * read(state["first"]) + (1 - config.b1) * gradient
-        square = config.b2 * read(state["second"]) + (1 - config.b2) * gradient**2
-        state["first"], state["second"] = (
-            write(state["first"], mean),
-            write(state["second"], square),
+        mean = config.b1 * read(kept["first"]) + (1 - config.b1) * gradient
+        square = config.b2 * read(kept["second"]) + (1 - config.b2) * gradient**2
+        kept["first"], kept["second"] = (
+            write(kept["first"], mean),
+            write(kept["second"], square),
         )
         count = (step + 1).astype(jnp.float32)
         mean, square = mean / (1 - config.b1**count), square / (1 - config.b2**count)
@@ -267,9 +358,9 @@ def _update_block(
     if table.dtype == jnp.float32:
         table = table.at[target].add(-rate * change, mode="drop", unique_indices=True)
     else:
-        new = read(table).astype(jnp.float32) - rate * change
-        table = write(table, _rounded(new, first + rows, step))
-    return table, state
+        new = read(table) - rate * change
+        table = write(table, _rounded(new, first + target, step))
+    return table, kept
 
 
 def _rounded(values: Array, rows: Array, step: Array) -> Array:
