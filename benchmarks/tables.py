@@ -2,11 +2,13 @@
 
     python -m benchmarks.tables [--rows=1e4,1e6,1e7,1e8] [--batch=8192] [--fields=20] [--width=16]
 
-A step looks up batch x fields rows (ids by Zipf's law over the whole table), and takes a gradient
-to them: row-wise Adagrad here, finding the distinct rows included, on a donated state as in the
-training loop. The peer `dense-adam` differentiates through the look-up and lets optax.adam visit
-every row. Rounds of all sizes and of the peer take turns. A size that does not fit into the memory
-that is free is left out, and said so; so is the peer where it would need more than that.
+An update takes the gradients of batch x fields rows (ids by Zipf's law over the whole table), as
+the network hands them over: row-wise Adagrad here, finding the distinct rows included, on a donated
+state as in the training loop. The peer `dense-adam` adds them up in an array of the table's size
+and lets optax.adam visit every row. A step is an update after the look-up of these rows, with the
+gradient of 1/2 sum (row - 1)^2. Rounds of all sizes and of the peer take turns. A size that does
+not fit into the memory that is free is left out, and said so; so is the peer where it would need
+more than that.
 """
 
 from __future__ import annotations
@@ -38,59 +40,72 @@ BATCHES = 8  # different ones, served over and over
 OURS, DENSE = 8, 3  # slot and accumulator; two moments and the gradient, each of 4 a weight
 COLUMNS = {
     "case": "table",
-    "ours": "step, ms",
+    "ours": "update, ms",
     "against_1e6_rows": "against 1e6 rows",
     "peer": "dense Adam, ms",
     "ratio": "dense / ours",
+    "step": "with look-up, ms",
+    "peer_step": "dense, ms",
+    "step_ratio": "dense / ours",
     "memory_gib": "table and optimiser, GiB",
 }
 
 
-class Ours:
+class Table:
+    """A table in training; its batches are used over and over."""
+
+    def __init__(self, rows: int, width: int, ids: list[np.ndarray], dtype: str = "float32"):
+        self.ids, self.done = ids, 0
+        self.table = jnp.zeros((rows, width), DTYPES[dtype])
+        self.given = jax.random.normal(jax.random.key(0), (*ids[0].shape, width))
+        self.state: Any = None
+        self._update = jax.jit(self._updated, donate_argnums=(0, 1))
+        self._step = jax.jit(self._stepped, donate_argnums=(0, 1))
+
+    def _updated(self, table: Array, state: Any, ids: Array, step: Array, given: Array) -> Any:
+        raise NotImplementedError
+
+    def _stepped(self, table: Array, state: Any, ids: Array, step: Array) -> Any:
+        return self._updated(table, state, ids, step, gather_rows(table, ids) - 1.0)
+
+    def _dispatch(self, work: Any, *given: Array) -> Any:
+        ids = self.ids[self.done % len(self.ids)]
+        self.table, self.state = work(self.table, self.state, ids, self.done, *given)
+        self.done += 1
+        return self.table, self.state
+
+    def update(self) -> Any:
+        """Dispatches an update with gradients that are there."""
+        return self._dispatch(self._update, self.given)
+
+    def step(self) -> Any:
+        """Dispatches a look-up and an update."""
+        return self._dispatch(self._step)
+
+
+class Ours(Table):
     """Lazy updates."""
 
     def __init__(self, rows: int, width: int, ids: list[np.ndarray], config: TableOptimConfig):
-        self.ids, self.done = ids, 0
-        table = jnp.zeros((rows, width), DTYPES[config.dtype])
-        self.state = table, init_table(table, config)
+        super().__init__(rows, width, ids, config.dtype)
+        self.config = config
+        self.state = init_table(self.table, config)
 
-        def update(table: Array, state: Any, ids: Array, step: Array) -> Any:
-            looked_up = gather_rows(table, ids)
-            # Of the loss 1/2 sum (row - 1)^2.
-            return update_table(table, state, ids, looked_up - 1.0, 0.01, step, config)
-
-        self._update = jax.jit(update, donate_argnums=(0, 1))
-
-    def __call__(self) -> Any:
-        """Dispatches a step."""
-        ids = self.ids[self.done % len(self.ids)]
-        self.state = self._update(*self.state, ids, self.done)
-        self.done += 1
-        return self.state
+    def _updated(self, table: Array, state: Any, ids: Array, step: Array, given: Array) -> Any:
+        return update_table(table, state, ids, given, 0.01, step, self.config)
 
 
-class Dense:
+class Dense(Table):
     """The gradient as an array of the table's size, and optax.adam on all rows."""
 
     def __init__(self, rows: int, width: int, ids: list[np.ndarray]):
-        self.ids, self.done = ids, 0
-        optimiser = optax.adam(0.01)
-        table = jnp.zeros((rows, width))
-        self.state = table, optimiser.init(table)
+        super().__init__(rows, width, ids)
+        self.optimiser = optax.adam(0.01)
+        self.state = self.optimiser.init(self.table)
 
-        def update(table: Array, state: Any, ids: Array) -> Any:
-            gradient = jax.grad(lambda table: 0.5 * jnp.sum((table[ids] - 1.0) ** 2))(table)
-            changes, state = optimiser.update(gradient, state)
-            return optax.apply_updates(table, changes), state
-
-        self._update = jax.jit(update, donate_argnums=(0, 1))
-
-    def __call__(self) -> Any:
-        """Dispatches a step."""
-        ids = self.ids[self.done % len(self.ids)]
-        self.state = self._update(*self.state, ids)
-        self.done += 1
-        return self.state
+    def _updated(self, table: Array, state: Any, ids: Array, step: Array, given: Array) -> Any:
+        changes, state = self.optimiser.update(jnp.zeros_like(table).at[ids].add(given), state)
+        return optax.apply_updates(table, changes), state
 
 
 def ids_of(rows: int, batch: int, fields: int, seed: int = 0) -> list[np.ndarray]:
@@ -111,7 +126,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One result for each size, with the peer's where it fits."""
     config = TableOptimConfig(dtype=dtype)
-    contenders: dict[tuple[str, int], Contender] = {}
+    contenders: dict[tuple[str, str, int], Contender] = {}
     left, weight = machine.free_bytes() * 0.9, jnp.dtype(DTYPES[dtype]).itemsize
     for rows in sizes:
         ids = ids_of(rows, batch, fields)
@@ -125,27 +140,40 @@ def measure(
                 continue
             left -= needed
             machine.progress(f"{name}, {rows:,} rows")
-            step = Ours(rows, width, ids, config) if name == "ours" else Dense(rows, width, ids)
-            made = Contender(name, step, jax.block_until_ready, batch, 0.5)
-            contenders[name, rows] = made
+            table = Ours(rows, width, ids, config) if name == "ours" else Dense(rows, width, ids)
+            for part, work in (("update", table.update), ("step", table.step)):
+                made = Contender(name, work, jax.block_until_ready, batch, 0.5)
+                contenders[name, part, rows] = made
     for number in range(rounds):
         machine.progress(f"round {number + 1} of {rounds}")
         for contender in contenders.values():
             contender.round()
     found = []
-    for rows in [rows for rows in sizes if ("ours", rows) in contenders]:
-        ours, dense = contenders["ours", rows], contenders.get(("dense-adam", rows))
-        like = contenders.get(("ours", 10**6))
+
+    def milliseconds(name: str, part: str, rows: int) -> float | None:
+        contender = contenders.get((name, part, rows))
+        return contender.seconds * 1e3 if contender else None
+
+    def ratio(above: float | None, below: float | None) -> float | None:
+        return above / below if above is not None and below is not None else None
+
+    for rows in [rows for rows in sizes if ("ours", "update", rows) in contenders]:
+        ours, like = (milliseconds("ours", "update", n) for n in (rows, 10**6))
+        dense, step = milliseconds("dense-adam", "update", rows), milliseconds("ours", "step", rows)
+        dense_step = milliseconds("dense-adam", "step", rows)
         row = {
             "bench": "tables",
             "part": f"{dtype}, batch {batch:,}",
             "case": f"{rows:,} rows",
-            "ours": ours.seconds * 1e3,
-            "peer": dense.seconds * 1e3 if dense else None,
+            "ours": ours,
+            "peer": dense,
             "peer_name": "dense-adam",
-            "ratio": dense.seconds / ours.seconds if dense else None,
-            "unit": "ms a step; ratio: peer / ours",
-            "against_1e6_rows": ours.seconds / like.seconds if like else None,
+            "ratio": ratio(dense, ours),
+            "step": step,
+            "peer_step": dense_step,
+            "step_ratio": ratio(dense_step, step),
+            "unit": "ms; ratio: peer / ours",
+            "against_1e6_rows": ratio(ours, like),
             "memory_gib": rows * (width * weight + OURS) / 2**30,
             "batch": batch,
             "fields": fields,

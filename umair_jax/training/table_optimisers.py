@@ -262,7 +262,7 @@ def _at_once(
 ) -> tuple[Array, TableState]:
     """One step on n rows, of which the representatives alone are rows of the table."""
     position = jnp.arange(rows.shape[0], dtype=jnp.int32)
-    gradient = jnp.zeros_like(gradients).at[rep].add(gradients, mode="drop")
+    gradient = _sums(gradients, rep, rows.shape[0])
     # Everyone but the representatives points past the end, each to a place of its own: the
     # scatters below see no index twice, which spares them their slow, ordered path.
     target = jnp.where(rep == position, rows, table.shape[0] + position)
@@ -283,7 +283,7 @@ def _in_parts(
     part = min(n, _PART)
     size = -(-min(n, height) // part) * part
     place = rank.at[rep].get(mode="fill", fill_value=size)
-    gradient = jnp.zeros((size, width)).at[place].add(gradients, mode="drop")
+    gradient = _sums(gradients, place, size)
     # Those that share a row write the same.
     distinct = jnp.zeros(size, jnp.int32).at[place].set(rows, mode="drop")
     lane, count = jnp.arange(part, dtype=jnp.int32), rank[-1] + 1
@@ -304,6 +304,17 @@ def _in_parts(
     if table.dtype == jnp.bfloat16:
         stored = jax.lax.bitcast_convert_type(stored, jnp.bfloat16)
     return stored, kept
+
+
+def _sums(values: Array, place: Array, size: int) -> Array:
+    """[size, D] sums of the values [n, D] that share a place; those past the end are left out."""
+    # Of `zeros.at[place].add(values)` XLA would first make a copy of the values, to bring them into
+    # this form.
+    numbers = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,)
+    )
+    zeros, mode = jnp.zeros((size, values.shape[1])), jax.lax.GatherScatterMode.FILL_OR_DROP
+    return jax.lax.scatter_add(zeros, place[:, None], values[:, None], numbers, mode=mode)
 
 
 def _descend(
