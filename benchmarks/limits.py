@@ -50,7 +50,13 @@ COLUMNS = {
 }
 
 
-def ranker(data: RankingData, batch_size: int, dtype: str, mesh: Any) -> Any:
+def ranker(
+    data: RankingData,
+    batch_size: int,
+    dtype: str,
+    mesh: Any,
+    platforms: tuple[str, ...] | None = None,
+) -> Any:
     """An update of the full ranker, lowered; in bfloat16 with vectors in bfloat16, too."""
     dense = {field.column for field in data.schema.dense()}
     stored = {
@@ -61,10 +67,17 @@ def ranker(data: RankingData, batch_size: int, dtype: str, mesh: Any) -> Any:
     config = RankerConfig(**{**shape_of(data.schema), "dtype": dtype, **NETWORK})
     task = BookmarksTask(data, config)
     fit = FitConfig(TrainConfig(batch_size=batch_size, epochs=1.0))
-    return ahead.lower_update(task, batch_source(data, "train", batch_size), fit, mesh)
+    source = batch_source(data, "train", batch_size)
+    return ahead.lower_update(task, source, fit, mesh, platforms)
 
 
-def encode(encoder: ImageEncoder, call: Callable, batch_size: int, mesh: Any) -> Any:
+def encode(
+    encoder: ImageEncoder,
+    call: Callable,
+    batch_size: int,
+    mesh: Any,
+    platforms: tuple[str, ...] | None = None,
+) -> Any:
     """A call of the encoder, lowered."""
     graph, params, stats = nnx.split(encoder, nnx.Param, nnx.BatchStat)
     there = NamedSharding(mesh, P())
@@ -74,7 +87,8 @@ def encode(encoder: ImageEncoder, call: Callable, batch_size: int, mesh: Any) ->
     )
     size = encoder.cfg.image_size
     images = jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.float32, sharding=there)
-    return jax.jit(lambda weights, x: call(nnx.merge(graph, *weights), x)).lower(weights, images)
+    called = jax.jit(lambda weights, x: call(nnx.merge(graph, *weights), x))
+    return called.trace(weights, images).lower(lowering_platforms=platforms)
 
 
 def counted(

@@ -40,6 +40,7 @@ BATCHES = 8  # different ones, served over and over
 OURS, DENSE = 8, 3  # slot and accumulator; two moments and the gradient, each of 4 a weight
 COLUMNS = {
     "case": "table",
+    "distinct": "distinct of the ids",
     "ours": "update, ms",
     "against_1e6_rows": "against 1e6 rows",
     "peer": "dense Adam, ms",
@@ -127,9 +128,11 @@ def measure(
     """One result for each size, with the peer's where it fits."""
     config = TableOptimConfig(dtype=dtype)
     contenders: dict[tuple[str, str, int], Contender] = {}
+    distinct: dict[int, float] = {}
     left, weight = machine.free_bytes() * 0.9, jnp.dtype(DTYPES[dtype]).itemsize
     for rows in sizes:
         ids = ids_of(rows, batch, fields)
+        distinct[rows] = float(np.mean([len(np.unique(part)) / part.size for part in ids]))
         for name, needed in (
             ("ours", rows * (width * weight + OURS)),
             # Its step makes a new gradient and new moments before the old ones go.
@@ -165,6 +168,7 @@ def measure(
             "bench": "tables",
             "part": f"{dtype}, batch {batch:,}",
             "case": f"{rows:,} rows",
+            "distinct": distinct[rows],
             "ours": ours,
             "peer": dense,
             "peer_name": "dense-adam",

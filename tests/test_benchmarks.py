@@ -411,6 +411,7 @@ def test_tables_measures_every_size_that_fits(tmp_path, capsys, monkeypatch):
         assert row["ratio"] == pytest.approx(row["peer"] / row["ours"])
         assert row["step_ratio"] == pytest.approx(row["peer_step"] / row["step"])
         assert row["against_1e6_rows"] is None
+        assert 0.2 < row["distinct"] <= 1
 
 
 def test_ids_of_a_table_follow_the_law_and_stay_inside():

@@ -136,25 +136,31 @@ def devices_of(topology: str) -> Sequence[Any]:
         ) from error
 
 
-def cost_on_gpus(lower: Callable[[Mesh], Any], mesh: Mesh) -> tuple[Cost, int]:
+def cost_on_gpus(lower: Callable[..., Any], mesh: Mesh) -> tuple[Cost, int]:
     """The cost of a program for GPUs, a device each, and its kernels; see :mod:`hlo`.
 
     XLA counts neither what libraries compute there nor what they move: operations are those of
     the program before XLA saves any, bytes those of its kernels.
 
     Args:
-        lower: Lowers it for a mesh.
+        lower: Lowers it for a mesh, and for other platforms than the mesh's where they are named.
         mesh: The GPUs.
     """
     program = compiled(lower(mesh), gpu=True)
     kernels = hlo.kernels(program.as_text())
     here = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
-    flops = float(lower(here).cost_analysis()["flops"]) / mesh.size
+    flops = float(lower(here, ("cuda",)).cost_analysis()["flops"]) / mesh.size
     found = dataclasses.replace(cost.of(program), flops=flops, size=float(kernels.size))
     return found, kernels.count
 
 
-def lower_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mesh) -> Any:
+def lower_update(
+    task: Task,
+    source: BatchSource,
+    config: FitConfig,
+    mesh: Mesh,
+    platforms: tuple[str, ...] | None = None,
+) -> Any:
     """The update of the training loop for any devices, before it is compiled.
 
     Args:
@@ -162,6 +168,7 @@ def lower_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mesh)
         source: Its examples, of which one batch is read for its shapes.
         config: Options of the training.
         mesh: The devices, which need not be here.
+        platforms: What to lower it for, such as ("cuda",); None = the devices' own.
 
     Returns:
         ``jax.stages.Lowered``.
@@ -188,7 +195,7 @@ def lower_update(task: Task, source: BatchSource, config: FitConfig, mesh: Mesh)
         for name, array in source.batch(0).items()
     }
     context = abstract_context(task.context(), mesh, config.mesh.context_rules)
-    return step.lower(abstract, context, batch)
+    return step.lower(abstract, context, batch, platforms)
 
 
 def compiled(lowered: Any, gpu: bool = False) -> Any:

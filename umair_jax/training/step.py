@@ -139,13 +139,17 @@ class TrainStep:
             for name, (total, weight) in zip(self._names, values, strict=True)
         }
 
-    def lower(self, state: Any, context: Any, batch: Any) -> Any:
+    def lower(
+        self, state: Any, context: Any, batch: Any, platforms: tuple[str, ...] | None = None
+    ) -> Any:
         """The lowered update (``jax.stages.Lowered``), to count its operations.
 
         Shapes with shardings will do for the arrays, also such of devices that are not here.
+        ``platforms`` such as ("cuda",) are those that it is lowered for, None = the devices' own.
         """
         key = jax.ShapeDtypeStruct(self._seed.shape, self._seed.dtype, sharding=self._everywhere)
-        return self._update.lower(state, context, batch, key)
+        traced = self._update.trace(state, context, batch, key)
+        return traced.lower(lowering_platforms=platforms)
 
 
 def _accumulated(

@@ -262,7 +262,7 @@ def _at_once(
 ) -> tuple[Array, TableState]:
     """One step on n rows, of which the representatives alone are rows of the table."""
     position = jnp.arange(rows.shape[0], dtype=jnp.int32)
-    gradient = _sums(gradients, rep, rows.shape[0])
+    gradient = jnp.zeros_like(gradients).at[rep].add(gradients, mode="drop")
     # Everyone but the representatives points past the end, each to a place of its own: the
     # scatters below see no index twice, which spares them their slow, ordered path.
     target = jnp.where(rep == position, rows, table.shape[0] + position)
