@@ -9,7 +9,8 @@ Parts:
     inference   pooled features of ResNet101: umair_jax.models.folding against the network before
                 folding (peer "unfolded") and timm's (with pip install torch timm, see the `parity`
                 extra)
-    style       the same with the style head, against without
+    style       the same with the style head, against without; and the share that half of each Gram
+                matrix, which is symmetric, would take at the rate of one large float32 product
     train       one step: binary cross-entropy over 1,000 tags, SGD with momentum
     decode      drawings of the built-in catalogue to squares, against Pillow without our checks
 
@@ -140,17 +141,32 @@ def style(settings: Settings, peers: Peers) -> list[dict[str, Any]]:
                 settings.contender(label, work.dispatch, jax.block_until_ready, len(images))
             )
             flops.append(work.flops)
-        take_turns(pair, settings.rounds)
+        peak = machine.MatrixPeak(2048)
+        for _ in range(settings.rounds):
+            take_turns(pair, 1)
+            peak.measure()
         both, content = pair
         extra = {
             "style_share": both.seconds / content.seconds - 1,
             "style_share_of_fastest": both.fastest_seconds / content.fastest_seconds - 1,
             "style_share_of_cpu": both.cpu_seconds / content.cpu_seconds - 1,
         }
+        if settings.image.dtype == "float32":
+            least = len(images) * _half_gram_flops(settings.image) / (1e9 * peak.gflops)
+            extra |= {
+                "matrix_peak_gflops_per_second": peak.gflops,
+                "style_share_at_peak": least / content.seconds,
+            }
         if name == "unfolded":
             extra["style_share_of_flops"] = flops[0] / flops[1] - 1
         results.append(_row(settings, both, content, extra))
     return results
+
+
+def _half_gram_flops(image: ImageEncoderConfig) -> float:
+    """Of the upper triangles of the Gram matrices of an image's first stage."""
+    channels, blocks = image.resnet.channels(1), image.blocks_read[1]
+    return blocks * channels * (channels + 1) * (image.image_size // 4) ** 2
 
 
 def train(settings: Settings, peers: Peers) -> list[dict[str, Any]]:
@@ -327,6 +343,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             "call_ms": "ours, ms",
             "peer_call_ms": "peer, ms",
             "style_share": "style share",
+            "style_share_at_peak": "at peak",
             "mfu": "MFU",
             "foreign_cpu_share": "foreign CPU",
         },

@@ -155,6 +155,12 @@ def test_resnet_measures_every_part_and_says_that_there_is_no_torch(capsys, monk
     assert inference["mfu"] == pytest.approx(flops / 0.5e12)
     assert all(row["memory_bytes"] > 0 for row in (inference, train))
     assert 0 < rows["style"][1]["style_share_of_flops"] < 1
+    folded = rows["style"][0]
+    least = folded["style_share_at_peak"] * folded["peer_call_ms"]
+    # The upper triangle with its diagonal, one matrix an image; a product and a sum.
+    entries, positions = 16 * 17 / 2, (32 // 4) ** 2
+    flops = 2 * entries * positions * folded["batch_size"]
+    assert flops / least / 1e6 == pytest.approx(folded["matrix_peak_gflops_per_second"])
 
 
 class _Peers(_NoTorch):
