@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_rented():
 def test_what_is_said_of_a_run_elsewhere(topology, monkeypatch):
     """Four devices of this machine stand in for those that are not here."""
     job = small_run.loaded().job
-    monkeypatch.setattr("umair_jax.jobs.assemble", lambda config, console: job)
+    monkeypatch.setattr("umair_jax.jobs.assemble", lambda config, console, blank: job)
     monkeypatch.setattr(ahead, "devices_of", lambda topology: jax.devices()[:4])
     console = Console(file=io.StringIO(), width=1000)
     found = train_compile(ConfigDict(), topology, console)

@@ -166,6 +166,33 @@ def table_of(output):
 # A finished run ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"features.vectors_on": "host", "features.vector_dtype": "int8"}]
+)
+def test_blank_vectors_have_the_shapes_of_encoded_ones(changes, run, tmp_path):
+    config = ConfigDict(json.loads((run.workdir / record.CONFIG_FILE).read_text())["config"])
+    config.update_from_flattened_dict(changes)
+    encoded = jobs.assemble(config, quiet())
+    files = sorted(run.root.rglob("*"))
+    (tmp_path / "blank").mkdir()
+    blank = jobs.assemble(config, quiet(), blank=tmp_path / "blank")
+    assert sorted(run.root.rglob("*")) == files
+
+    def shapes(job):
+        arrays = job.data.context | {name: array for name, (array, _) in job.data.lookups.items()}
+        return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+    assert shapes(blank) == shapes(encoded)
+    assert bool(blank.data.lookups) == bool(changes)
+    assert blank.task.config == encoded.task.config
+    contents = [
+        job.data.context.get("content", job.data.lookups.get("content")) for job in (blank, encoded)
+    ]
+    zeros, vectors = (np.asarray(x[0] if isinstance(x, tuple) else x) for x in contents)
+    assert not zeros.any()
+    assert vectors.any()
+
+
 @pytest.mark.slow
 def test_the_summary_has_what_is_documented(run):
     summary = run.summary

@@ -5,14 +5,18 @@
         --config.train.batch_size=65536
 
 Needs the extra `tpu` or `cuda`, and no such device. The data are prepared as for the training,
-which starts there with the same config. Exit status 1: it does not fit; the compiler says by how
-much.
+which starts there with the same config; drawings are not encoded, but for an end-to-end training.
+Exit status 1: it does not fit; the compiler says by how much.
 """
 
 from __future__ import annotations
 
 import functools
+import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -38,7 +42,12 @@ def train_compile(config: ConfigDict, topology: str, console: Console) -> Cost:
         ValueError: The devices are not known, or what is trained does not fit them.
     """
     devices = ahead.devices_of(topology)
-    job = jobs.assemble(config, console)
+    with tempfile.TemporaryDirectory() as folder:
+        job = jobs.assemble(config, console, blank=Path(folder))
+        return _compiled(job, topology, devices, console)
+
+
+def _compiled(job: jobs.Job, topology: str, devices: Sequence[Any], console: Console) -> Cost:
     mesh, batch = make_mesh(job.fit.mesh, devices), job.fit.train.batch_size
     hosts = len({device.process_index for device in devices})
     console.print(

@@ -56,6 +56,21 @@ class FeatureBank:
         return bool(self.manifest["trained"])
 
 
+def blank(items: int, content: int, style: int, text: int) -> FeatureBank:
+    """A bank of zeros, for the shapes of what is made from one.
+
+    Args:
+        items: How many, without row 0.
+        content: Width of these vectors.
+        style: The same.
+        text: The same.
+    """
+    widths = {"content": content, "style": style, "text": text}
+    vectors = {name: np.zeros((items + 1, width), np.float32) for name, width in widths.items()}
+    there = np.arange(items + 1) > 0
+    return FeatureBank(**vectors, has_image=there, has_text=there, manifest={"trained": False})
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """Consecutive rows of a bank.

@@ -68,8 +68,18 @@ class Job(Protocol):
         ...
 
 
-def assemble(config: ConfigDict, console: Console) -> Job:
+# Those that learn from vectors alone; the others need what encoders see, or encoders.
+FROM_VECTORS = ("bookmarks", "retrieval")
+
+
+def assemble(config: ConfigDict, console: Console, blank: Path | None = None) -> Job:
     """Checks a config and makes what it names, the data set first.
+
+    Args:
+        config: As get_config() gives it.
+        console: Where tables and notices go.
+        blank: Where shapes are all that is wanted, a folder for what is made of vectors: those of
+            FROM_VECTORS encode nothing then, and learn from zeros.
 
     Raises:
         ValueError: A job, key or value that is not known, or data that cannot be used.
@@ -77,4 +87,6 @@ def assemble(config: ConfigDict, console: Console) -> Job:
     name = config.get("task", "bookmarks")
     if name not in JOBS:
         raise ValueError(f"config.task: got {name!r}, expected one of {', '.join(JOBS)}")
+    if blank is not None and name in FROM_VECTORS:
+        return JOBS[name](config, console, blank=blank)
     return JOBS[name](config, console)

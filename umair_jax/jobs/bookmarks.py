@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import hosts, results, settings
+from umair_jax import encoding, hosts, results, settings
 from umair_jax.data import collisions, feature_bank, ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
@@ -208,29 +208,42 @@ def load(config: ConfigDict, console: Console) -> Loaded:
     return joined(sections.read(config, SECTIONS, plain=("model",)), console)
 
 
-def joined(made: Mapping[str, Any], console: Console) -> Loaded:
+def joined(made: Mapping[str, Any], console: Console, blank: Path | None = None) -> Loaded:
     """As `load`, for the sections of a config that are made already.
 
     Args:
         made: Section -> instance, see sections.read; those of DATA_SECTIONS are read.
         console: Where tables and notices go.
+        blank: Where shapes are all that is wanted, a folder for what is made of vectors: nothing
+            is encoded, the bank holds zeros.
     """
     schema = made["schema"].schema()
     dataset = sections.prepared(made["data"], console)
-    key = bank_key(dataset.catalogue_fingerprint, made["extract"])
-    folder = bank_folder(made["data"].root, key)
-    bank = extract(dataset, made["extract"], folder, console=console)
+    if blank is None:
+        key = bank_key(dataset.catalogue_fingerprint, made["extract"])
+        folder = bank_folder(made["data"].root, key)
+        bank = extract(dataset, made["extract"], folder, console=console)
+    else:
+        folder, items = blank, len(dataset.items.title) - 1
+        widths = encoding.widths(dataset, range(1, items + 1), made["extract"])
+        bank = feature_bank.blank(items, **widths)
     data = ranking.build(dataset, bank, schema, made["features"], folder)
     return Loaded(dataset, data, folder)
 
 
-def assemble(config: ConfigDict, console: Console, loaded: Loaded | None = None) -> BookmarksJob:
+def assemble(
+    config: ConfigDict,
+    console: Console,
+    loaded: Loaded | None = None,
+    blank: Path | None = None,
+) -> BookmarksJob:
     """Checks a config and makes what it names, the data set and the bank first.
 
     Args:
         config: As get_config() gives it.
         console: Where tables and notices go.
         loaded: What `load` gave for a config with the same DATA_SECTIONS; None = load it.
+        blank: See `joined`.
 
     Raises:
         ValueError: A key or value that is not known, or data that cannot be used.
@@ -239,7 +252,7 @@ def assemble(config: ConfigDict, console: Console, loaded: Loaded | None = None)
     model = config.to_dict().get("model", {})
     # Mistakes come to light before the data are prepared and encoded.
     ranker(model, {})
-    found = loaded or load(config, console)
+    found = loaded or joined(made, console, blank)
     task = BookmarksTask(found.data, ranker(model, bookmarks.shape_of(found.data.schema)))
     fit = sections.fit_config(made)
     return BookmarksJob(config, found.dataset, found.data, task, fit, made["eval"])

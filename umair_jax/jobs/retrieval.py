@@ -233,8 +233,13 @@ class RetrievalJob:
         )
 
 
-def assemble(config: ConfigDict, console: Console) -> RetrievalJob:
+def assemble(config: ConfigDict, console: Console, blank: Path | None = None) -> RetrievalJob:
     """Checks a config and makes what it names, the data set and the bank first.
+
+    Args:
+        config: As get_config() gives it.
+        console: Where tables and notices go.
+        blank: See `bookmarks.joined`.
 
     Raises:
         ValueError: A key or value that is not known, or data that cannot be used.
@@ -246,7 +251,7 @@ def assemble(config: ConfigDict, console: Console) -> RetrievalJob:
             "of a batch are each other's negatives; use a smaller config.train.batch_size"
         )
     sections.check_on_device(made["features"], "the whole catalogue is ranked there")
-    found = bookmarks.joined(made, console)
+    found = bookmarks.joined(made, console, blank)
     towers = dataclasses.replace(made["model"], **shape_of(found.data.schema))
     return RetrievalJob(
         config,
