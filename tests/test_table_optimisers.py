@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from umair_jax.training import table_optimisers
+from umair_jax.training import distinct_rows
 from umair_jax.training.sharding import MeshConfig, make_mesh
 from umair_jax.training.table_optimisers import (
     NAMES,
@@ -31,7 +31,7 @@ def way(request, monkeypatch):
             jax.lax, "platform_dependent", lambda *given, cpu, default: default(*given)
         )
     elif request.param == "in parts of 8":
-        monkeypatch.setattr(table_optimisers, "_PART", 8)
+        monkeypatch.setattr(distinct_rows, "_PART", 8)
     return request.param
 
 

@@ -1,18 +1,8 @@
 """Embedding tables: look-up and update at a cost that does not depend on the number of rows.
 
 A step touches the n rows that its batch names (n = B x fields), out of V. The update must visit
-each *distinct* row once, with the gradients of its duplicates summed. Finding distinct rows by
-sorting costs more than everything else in the update, so it is done with a scratch vector:
-
-* ``slot`` is an int32 vector of V entries, kept in the optimiser's state and never cleared;
-* ``slot[rows] = 0 .. n-1`` lets the positions that share a row overwrite one another;
-* ``rep = slot[rows]`` then is, at every position, the one position that won: a representative
-  of its row. Only entries written in this step are read, so old contents do not matter;
-* gradients are summed into ``[n, D]`` by ``rep``, and only representatives write to the table.
-
-Every access is a gather or a scatter of n rows; with a donated state the scatters happen in place.
-On CPUs the representatives are brought together first, and what follows costs as much as there are
-distinct rows (:func:`_in_parts`).
+each *distinct* row once, with the gradients of its duplicates summed; distinct_rows.py finds and
+visits them. With a donated state the table is written in place.
 
 On several devices the rows of a table are spread over all axes of the mesh. A look-up gathers the
 batch's row numbers on every device, reads the rows it owns, and sums them to where the examples
@@ -28,7 +18,7 @@ XLA has no bfloat16 scatter on CPUs: there alone, an update of such a table pass
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -37,15 +27,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Shaped
 
+from umair_jax.training import distinct_rows
+
 NAMES = ("rowwise_adagrad", "adagrad", "adam", "sgd")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 TableState = dict[str, Array]
-# (table, state but for its slots, different rows, their gradients) -> the first two, one step on.
-Descend = Callable[[Array, TableState, Array, Array], tuple[Array, TableState]]
-
-# Rows that a CPU visits at a time; their gradients of 16 numbers take half of an L2 cache.
-_PART = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,86 +222,13 @@ def _update_block(
 
     Entries of ``rows`` past the block's end do nothing.
     """
-    n = rows.shape[0]
-    position = jnp.arange(n, dtype=jnp.int32)
-    slot = state["slot"].at[rows].set(position, mode="drop")
-    representative = slot.at[rows].get(mode="fill", fill_value=n)
     kept = {name: values for name, values in state.items() if name != "slot"}
 
     def descend(table: Array, kept: TableState, rows: Array, gradient: Array) -> Any:
         return _descend(table, kept, rows, gradient, rate, step, config, first)
 
-    def at_once(*arguments: Any) -> Any:
-        return _at_once(descend, *arguments)
-
-    def in_parts(*arguments: Any) -> Any:
-        return _in_parts(descend, *arguments)
-
-    # On accelerators a loop whose length depends on the batch would wait for the host.
-    table, kept = jax.lax.platform_dependent(
-        table, kept, rows, representative, gradients, cpu=in_parts, default=at_once
-    )
+    table, kept, slot = distinct_rows.visit(descend, table, kept, state["slot"], rows, gradients)
     return table, {**kept, "slot": slot}
-
-
-def _at_once(
-    descend: Descend, table: Array, kept: TableState, rows: Array, rep: Array, gradients: Array
-) -> tuple[Array, TableState]:
-    """One step on n rows, of which the representatives alone are rows of the table."""
-    position = jnp.arange(rows.shape[0], dtype=jnp.int32)
-    gradient = jnp.zeros_like(gradients).at[rep].add(gradients, mode="drop")
-    # Everyone but the representatives points past the end, each to a place of its own: the
-    # scatters below see no index twice, which spares them their slow, ordered path.
-    target = jnp.where(rep == position, rows, table.shape[0] + position)
-    return descend(table, kept, target, gradient)
-
-
-def _in_parts(
-    descend: Descend, table: Array, kept: TableState, rows: Array, rep: Array, gradients: Array
-) -> tuple[Array, TableState]:
-    """Distinct rows are brought together, and visited in parts that the caches hold.
-
-    A batch by Zipf's law names each row several times: on CPUs arithmetic on places that hold no
-    row, and their way to memory and back, cost more than bringing the others together.
-    """
-    (n, width), (height, _) = gradients.shape, table.shape
-    is_row = rep == jnp.arange(n, dtype=jnp.int32)
-    rank = jnp.cumsum(is_row, dtype=jnp.int32) - 1
-    part = min(n, _PART)
-    size = -(-min(n, height) // part) * part
-    place = rank.at[rep].get(mode="fill", fill_value=size)
-    gradient = _sums(gradients, place, size)
-    # Those that share a row write the same.
-    distinct = jnp.zeros(size, jnp.int32).at[place].set(rows, mode="drop")
-    lane, count = jnp.arange(part, dtype=jnp.int32), rank[-1] + 1
-
-    def body(carry: Any) -> Any:
-        start, table, kept = carry
-        found = jax.lax.dynamic_slice(distinct, (start,), (part,))
-        target = jnp.where(start + lane < count, found, height + lane)
-        summed = jax.lax.dynamic_slice(gradient, (start, 0), (part, width))
-        return start + part, *descend(table, kept, target, summed)
-
-    # XLA writes no bfloat16 on CPUs: it would turn the whole table into float32 and back in every
-    # round. Their bits it does write, and turns the table into those once.
-    stored = table
-    if table.dtype == jnp.bfloat16:
-        stored = jax.lax.bitcast_convert_type(table, jnp.uint16)
-    _, stored, kept = jax.lax.while_loop(lambda carry: carry[0] < count, body, (0, stored, kept))
-    if table.dtype == jnp.bfloat16:
-        stored = jax.lax.bitcast_convert_type(stored, jnp.bfloat16)
-    return stored, kept
-
-
-def _sums(values: Array, place: Array, size: int) -> Array:
-    """[size, D] sums of the values [n, D] that share a place; those past the end are left out."""
-    # Of `zeros.at[place].add(values)` XLA would first make a copy of the values, to bring them into
-    # this form.
-    numbers = jax.lax.ScatterDimensionNumbers(
-        update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,)
-    )
-    zeros, mode = jnp.zeros((size, values.shape[1])), jax.lax.GatherScatterMode.FILL_OR_DROP
-    return jax.lax.scatter_add(zeros, place[:, None], values[:, None], numbers, mode=mode)
 
 
 def _descend(
