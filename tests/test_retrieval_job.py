@@ -57,7 +57,7 @@ def config_of(root, **changes):
     return config
 
 
-def joined(made, console):
+def joined(made, console, blank=None):
     """A made-up site in place of prepared and encoded data."""
     dataset = small_world.dataset(rows=400, users=9, items=ITEMS, seconds=300)
     bank = small_world.bank(items=ITEMS)
@@ -93,6 +93,10 @@ def test_metrics_stand_beside_those_of_baselines(run):
             assert values["recall_at_100"] == 1
         assert summary["bookmarks"][part] > 0
     assert summary["catalogue"] == ITEMS
+    tags = small_world.dataset(rows=400, users=9, items=ITEMS, seconds=300).items.tags
+    distinct = len({tag for each in tags for tag in each})
+    assert summary["hash_tables"]["item_tag"]["distinct"] == distinct > 0
+    assert "hash tables" in printed.lower()
     assert "last 7 days" in printed
     assert f"{summary['test']['mrr']:.4f}" in printed
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from umair_jax import hosts, results
-from umair_jax.data import catalogue_questions, publication
+from umair_jax.data import catalogue_questions, collisions, publication
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.catalogue_questions import CatalogueQuestions
 from umair_jax.data.dataset import Dataset
@@ -206,7 +206,13 @@ class RetrievalJob:
             results.write_text(workdir / IDS, ids + "\n")
             if self.exported.index != "none":
                 vector_index.write(self.exported.index, vectors, workdir)
-        return {"vector_width": vectors.shape[1], "index": self.exported.index}
+        return {
+            "vector_width": vectors.shape[1],
+            "index": self.exported.index,
+            "hash_tables": collisions.summary(
+                self.data.schema, self.dataset.items, self.dataset.users
+            ),
+        }
 
     def show(self, summary: Mapping[str, Any], console: Console) -> None:
         """Prints metrics of both parts beside popularity's."""
@@ -231,6 +237,8 @@ class RetrievalJob:
             "On test, one list for everybody. popularity: by bookmarks before the part. last 7 "
             "days: by those of the week before each bookmark. newest: by publication."
         )
+        if "hash_tables" in summary:  # of a finished run
+            collisions.show(summary["hash_tables"], console)
 
 
 def assemble(config: ConfigDict, console: Console, blank: Path | None = None) -> RetrievalJob:
