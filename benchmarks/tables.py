@@ -26,8 +26,8 @@ from jax import Array
 from benchmarks import machine, report
 from benchmarks.rounds import Contender
 from umair_jax.memory import keep_freed_memory
+from umair_jax.training.stored_rows import DTYPES, stored
 from umair_jax.training.table_optimisers import (
-    DTYPES,
     TableOptimConfig,
     gather_rows,
     init_table,
@@ -36,8 +36,9 @@ from umair_jax.training.table_optimisers import (
 
 EXPONENT = 1.05
 BATCHES = 8  # different ones, served over and over
-# Bytes of a row with everything that its optimiser keeps, beside 4 for each weight.
-OURS, DENSE = 8, 3  # slot and accumulator; two moments and the gradient, each of 4 a weight
+# What optimisers keep of a row: slot and accumulator, in bytes; two moments and the gradient, each
+# of 4 bytes a weight.
+OURS, DENSE = 8, 3
 COLUMNS = {
     "case": "table",
     "distinct": "distinct of the ids",
@@ -57,7 +58,7 @@ class Table:
 
     def __init__(self, rows: int, width: int, ids: list[np.ndarray], dtype: str = "float32"):
         self.ids, self.done = ids, 0
-        self.table = jnp.zeros((rows, width), DTYPES[dtype])
+        self.table = stored(jnp.zeros((rows, width)), dtype)
         self.given = jax.random.normal(jax.random.key(0), (*ids[0].shape, width))
         self.state: Any = None
         self._update = jax.jit(self._updated, donate_argnums=(0, 1))
@@ -129,12 +130,13 @@ def measure(
     config = TableOptimConfig(dtype=dtype)
     contenders: dict[tuple[str, str, int], Contender] = {}
     distinct: dict[int, float] = {}
-    left, weight = machine.free_bytes() * 0.9, jnp.dtype(DTYPES[dtype]).itemsize
+    left = machine.free_bytes() * 0.9
+    row_bytes = stored(jnp.zeros((1, width)), dtype).nbytes + OURS
     for rows in sizes:
         ids = ids_of(rows, batch, fields)
         distinct[rows] = float(np.mean([len(np.unique(part)) / part.size for part in ids]))
         for name, needed in (
-            ("ours", rows * (width * weight + OURS)),
+            ("ours", rows * row_bytes),
             # Its step makes a new gradient and new moments before the old ones go.
             ("dense-adam", rows * width * 4 * (1 + 2 * DENSE)),
         ):
@@ -178,7 +180,7 @@ def measure(
             "step_ratio": ratio(dense_step, step),
             "unit": "ms; ratio: peer / ours",
             "against_1e6_rows": ratio(ours, like),
-            "memory_gib": rows * (width * weight + OURS) / 2**30,
+            "memory_gib": rows * row_bytes / 2**30,
             "batch": batch,
             "fields": fields,
             "width": width,
@@ -196,7 +198,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--fields", type=int, default=20, help="ids of an example")
     parser.add_argument("--width", type=int, default=16, help="weights of a row")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each")
-    parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of our table")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of our table")
     parser.add_argument("--out", type=Path, default=report.RESULTS / "tables.jsonl")
     given = parser.parse_args(arguments)
     sizes = [int(float(text)) for text in given.rows.split(",")]

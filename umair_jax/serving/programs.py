@@ -16,6 +16,7 @@ from umair_jax.models.inputs import PRESENT, InputShapes, RankerOutput, assemble
 from umair_jax.models.ranker import RankerConfig
 from umair_jax.models.tables import lookup
 from umair_jax.tasks.bookmarks import BookmarksTask
+from umair_jax.training import stored_rows
 
 SCORER, USER_TOWER, ITEM_TOWER, MATCH = "scorer", "user_tower", "item_tower", "match"
 ROWS, TABLES = "_rows", "tables/"
@@ -36,8 +37,10 @@ class Weights:
 
     @classmethod
     def of(cls, params: Mapping[str, Any], stats: Any) -> Weights:
-        """The weights that `state.judged` gives; tables of bfloat16 become float32."""
-        leaves, tree = jax.tree_util.tree_flatten_with_path({**params, "stats": stats})
+        """The weights that `state.judged` gives, all in float32."""
+        tables = {name: stored_rows.opened(table) for name, table in params["tables"].items()}
+        whole = {**params, "tables": tables, "stats": stats}
+        leaves, tree = jax.tree_util.tree_flatten_with_path(whole)
         arrays = {
             "/".join(str(key.key) for key in path): np.asarray(jax.device_get(leaf), np.float32)
             for path, leaf in leaves

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 Kept = dict[str, Array]
 # (table, what is kept of its rows, different rows, their gradients) -> the first two, one step on;
@@ -33,17 +33,17 @@ _PART = 8192
 
 def visit(
     step: Step,
-    table: Float[Array, "V D"],
+    table: Shaped[Array, "V _"],
     kept: Kept,
     slot: Int[Array, " V"],
     rows: Int[Array, " n"],
     gradients: Float[Array, "n D"],
-) -> tuple[Float[Array, "V D"], Kept, Int[Array, " V"]]:
+) -> tuple[Shaped[Array, "V _"], Kept, Int[Array, " V"]]:
     """Takes a step on the rows that a batch names.
 
     Args:
         step: What is done with different rows.
-        table: float32 or bfloat16 [V, D].
+        table: As stored_rows.stored gives it.
         kept: What the optimiser keeps of every row, [V] or [V, D].
         slot: int32 [V], of any contents.
         rows: int32 [n]; duplicates are allowed, those from V on do nothing.

@@ -1,6 +1,6 @@
 """The training state: one nested dictionary of arrays, created where it will live.
 
-    {"step": int32, "params": {"net": ..., "tables": {name: float32 or bfloat16 [V, D]}},
+    {"step": int32, "params": {"net": ..., "tables": {name: see stored_rows}},
      "stats": ..., "opt": {"net": ..., "tables": {name: {...}}},
      "ema": {"net": ..., "stats": ...}}                  only where an average is kept
 
@@ -18,14 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from umair_jax.training import sharding
+from umair_jax.training import sharding, stored_rows
 from umair_jax.training.optimisers import Optimiser
-from umair_jax.training.table_optimisers import (
-    DTYPES,
-    TableOptimConfig,
-    init_table,
-    table_config,
-)
+from umair_jax.training.table_optimisers import TableOptimConfig, init_table, table_config
 
 State = dict[str, Any]
 TableConfigs = TableOptimConfig | Mapping[str, TableOptimConfig]
@@ -39,7 +34,7 @@ def initialiser(
     def init(key: jax.Array | np.ndarray) -> State:
         made = task.init(jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key)), 0))
         stored = {
-            name: values.astype(DTYPES[table_config(tables, name).dtype])
+            name: stored_rows.stored(values, table_config(tables, name).dtype)
             for name, values in made["params"].get("tables", {}).items()
         }
         params = {"net": made["params"]["net"], "tables": stored}
@@ -112,7 +107,9 @@ def judged(state: State) -> tuple[dict[str, Any], Any]:
 
 def count_params(abstract: State) -> int:
     """Number of trained values, padding rows of tables included."""
-    return sum(leaf.size for leaf in jax.tree.leaves(abstract["params"]))
+    params = abstract["params"]
+    tables = (table.shape[0] * stored_rows.width(table) for table in params["tables"].values())
+    return sum(leaf.size for leaf in jax.tree.leaves(params["net"])) + sum(tables)
 
 
 def describe(abstract: State) -> str:

@@ -9,10 +9,8 @@ batch's row numbers on every device, reads the rows it owns, and sums them to wh
 are; an update gathers row numbers and gradients and writes the rows it owns. Traffic is
 proportional to n x D.
 
-A table may be kept in bfloat16. An update that is small beside its weight would be lost in rounding
-to the nearest; it is rounded up or down at random instead, so that it counts in the mean. The
-random numbers are a hash of row, column and step: the same on every mesh and when a run goes on.
-XLA has no bfloat16 scatter on CPUs: there alone, an update of such a table passes over all of it.
+A table may be kept in bfloat16 or int8, see stored_rows.py. XLA has no bfloat16 scatter on CPUs:
+there alone, an update of such a table passes over all of it.
 """
 
 from __future__ import annotations
@@ -27,10 +25,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Shaped
 
-from umair_jax.training import distinct_rows
+from umair_jax.training import distinct_rows, stored_rows
 
 NAMES = ("rowwise_adagrad", "adagrad", "adam", "sgd")
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 TableState = dict[str, Array]
 
@@ -49,8 +46,8 @@ class TableOptimConfig:
         b1: decay of Adam's first moment.
         b2: decay of Adam's second moment.
         eps: added under Adagrad's square root, or to Adam's denominator.
-        dtype: ``float32``, or ``bfloat16`` with stochastic rounding: of the tables; what the
-            optimiser keeps is float32.
+        dtype: ``float32``, or ``bfloat16`` or ``int8`` (with a float32 scale a row) with
+            stochastic rounding: of the tables; what the optimiser keeps is float32.
     """
 
     name: str = "rowwise_adagrad"
@@ -68,34 +65,37 @@ class TableOptimConfig:
             raise ValueError(
                 f"unknown table optimiser {self.name!r}; allowed: {', '.join(sorted(NAMES))}"
             )
-        if self.dtype not in DTYPES:
-            raise ValueError(f"tables: unknown dtype {self.dtype!r}; allowed: {', '.join(DTYPES)}")
+        if self.dtype not in stored_rows.DTYPES:
+            raise ValueError(
+                f"tables: unknown dtype {self.dtype!r}; allowed: {', '.join(stored_rows.DTYPES)}"
+            )
         if self.learning_rate <= 0:
             raise ValueError(f"tables: learning_rate must be above 0, got {self.learning_rate}")
         if self.l2 < 0:
             raise ValueError(f"tables: l2 must be 0 or more, got {self.l2}")
 
 
-def init_table(table: Float[Array, "V D"], config: TableOptimConfig) -> TableState:
+def init_table(table: Shaped[Array, "V _"], config: TableOptimConfig) -> TableState:
     """State of one table's optimiser: ``slot`` int32 [V] and the accumulators, float32."""
-    state: TableState = {"slot": jnp.zeros(table.shape[:1], jnp.int32)}
+    shape = table.shape[0], stored_rows.width(table)
+    state: TableState = {"slot": jnp.zeros(shape[:1], jnp.int32)}
     if config.name == "rowwise_adagrad":
-        state["accumulator"] = jnp.full(table.shape[:1], config.initial_accumulator, jnp.float32)
+        state["accumulator"] = jnp.full(shape[:1], config.initial_accumulator, jnp.float32)
     elif config.name == "adagrad":
-        state["accumulator"] = jnp.full(table.shape, config.initial_accumulator, jnp.float32)
+        state["accumulator"] = jnp.full(shape, config.initial_accumulator, jnp.float32)
     elif config.name == "adam":
-        state["first"] = jnp.zeros(table.shape, jnp.float32)
-        state["second"] = jnp.zeros(table.shape, jnp.float32)
+        state["first"] = jnp.zeros(shape, jnp.float32)
+        state["second"] = jnp.zeros(shape, jnp.float32)
     return state
 
 
 def gather_rows(
-    table: Float[Array, "V D"], rows: Int[Array, "*n"], mesh: Mesh | None = None
+    table: Shaped[Array, "V _"], rows: Int[Array, "*n"], mesh: Mesh | None = None
 ) -> Float[Array, "*n D"]:
     """Rows of a table, wherever the mesh keeps them.
 
     Args:
-        table: float32 or bfloat16 [V, D], rows spread over all axes of ``mesh``.
+        table: As :func:`stored_rows.stored` gives it, rows spread over all axes of ``mesh``.
         rows: int [...] in ``[0, V)``; the first axis is the batch (spread over ``data``) when the
             axis divides it.
         mesh: None, or a mesh with the axes ``data`` and ``model``.
@@ -104,7 +104,7 @@ def gather_rows(
         float32 [..., D].
     """
     if mesh is None or mesh.size == 1:
-        return table.at[rows].get(mode="promise_in_bounds").astype(jnp.float32)
+        return stored_rows.opened(table.at[rows].get(mode="promise_in_bounds"))
     flat = rows.reshape(-1)
     batch = _batch_spec(rows, mesh)
     scattered = batch == P("data")
@@ -124,11 +124,11 @@ def gather_rows(
     found = jax.shard_map(
         look_up, mesh=mesh, in_specs=(P(("data", "model")), batch), out_specs=batch
     )(table, flat)
-    return found.reshape(*rows.shape, table.shape[1]).astype(jnp.float32)
+    return stored_rows.opened(found).reshape(*rows.shape, stored_rows.width(table))
 
 
 def update_table(
-    table: Float[Array, "V D"],
+    table: Shaped[Array, "V _"],
     state: TableState,
     rows: Int[Array, "*n"],
     gradients: Float[Array, "*n D"],
@@ -136,11 +136,11 @@ def update_table(
     step: Int[Array, ""] | int,
     config: TableOptimConfig,
     mesh: Mesh | None = None,
-) -> tuple[Float[Array, "V D"], TableState]:
+) -> tuple[Shaped[Array, "V _"], TableState]:
     """One optimiser step on the rows that a batch names.
 
     Args:
-        table: float32 or bfloat16 [V, D].
+        table: As :func:`stored_rows.stored` gives it.
         state: as made by :func:`init_table`.
         rows: int32 [...] in ``[0, V)``, duplicates allowed.
         gradients: float [..., D], one for each entry of ``rows``; duplicates are summed.
@@ -152,7 +152,7 @@ def update_table(
     Returns:
         The table and its state after the step.
     """
-    width = table.shape[1]
+    width = stored_rows.width(table)
     flat, flat_gradients = rows.reshape(-1), gradients.reshape(-1, width).astype(jnp.float32)
     rate, step = jnp.asarray(rate, jnp.float32), jnp.asarray(step, jnp.int32)
     if mesh is None or mesh.size == 1:
@@ -243,18 +243,17 @@ def _descend(
 ) -> tuple[Array, TableState]:
     """A step on different rows; entries of ``target`` past the table's end do nothing.
 
-    The table is float32, bfloat16 or the latter's bits as uint16.
+    A table of bfloat16 may come as its bits, uint16.
     """
+    bits = table.dtype == jnp.uint16
 
     def read(values: Array) -> Array:
         found = values.at[target].get(mode="fill", fill_value=0, unique_indices=True)
-        if values.dtype == jnp.uint16:
+        if values is table and bits:
             found = jax.lax.bitcast_convert_type(found, jnp.bfloat16)
-        return found.astype(jnp.float32)
+        return stored_rows.opened(found)
 
     def write(values: Array, new: Array) -> Array:
-        if values.dtype == jnp.uint16:
-            new = jax.lax.bitcast_convert_type(new, jnp.uint16)
         return values.at[target].set(new, mode="drop", unique_indices=True)
 
     kept = dict(kept)
@@ -284,20 +283,7 @@ def _descend(
         table = table.at[target].add(-rate * change, mode="drop", unique_indices=True)
     else:
         new = read(table) - rate * change
-        table = write(table, _rounded(new, first + target, step))
+        dtype = "bfloat16" if bits else table.dtype.name
+        new = stored_rows.closed(new, first + target, step, dtype)
+        table = write(table, jax.lax.bitcast_convert_type(new, jnp.uint16) if bits else new)
     return table, kept
-
-
-def _rounded(values: Array, rows: Array, step: Array) -> Array:
-    """float32 [n, D] as bfloat16: up or down at random, so that the mean is the value itself."""
-    column = jnp.arange(values.shape[1], dtype=jnp.uint32)
-    x = rows.astype(jnp.uint32)[:, None] * jnp.uint32(values.shape[1]) + column
-    # The finaliser of MurmurHash3: every bit of its input changes every bit of the result.
-    x = x ^ (step.astype(jnp.uint32) * jnp.uint32(0x9E3779B1))
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    noise = (x ^ (x >> 16)) & jnp.uint32(0xFFFF)
-    bits = jax.lax.bitcast_convert_type(values, jnp.uint32) + noise
-    rounded = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
-    # NaN and infinity have no neighbours.
-    return jnp.where(jnp.isfinite(values), rounded, values).astype(jnp.bfloat16)
