@@ -58,7 +58,8 @@ class Table:
 
     def __init__(self, rows: int, width: int, ids: list[np.ndarray], dtype: str = "float32"):
         self.ids, self.done = ids, 0
-        self.table = stored(jnp.zeros((rows, width)), dtype)
+        # Compiled, or the steps on the way to an int8 table would each be an array of floats.
+        self.table = jax.jit(lambda: stored(jnp.zeros((rows, width)), dtype))()
         self.given = jax.random.normal(jax.random.key(0), (*ids[0].shape, width))
         self.state: Any = None
         self._update = jax.jit(self._updated, donate_argnums=(0, 1))

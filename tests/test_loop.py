@@ -226,14 +226,15 @@ def test_a_longer_run_goes_on_with_a_finished_one(tmp_path):
     assert steps == [8, 16]
 
 
-def test_tables_in_half_the_memory_go_on_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_tables_in_less_memory_go_on_bit_for_bit(dtype, tmp_path):
     options = {
-        "tables__dtype": "bfloat16",
+        "tables__dtype": dtype,
         "optim__schedule": "constant",
         "checkpoint__restore_best": False,
     }
     whole = run(tmp_path / "whole", train__steps=20, **options)
-    assert whole.state["params"]["tables"]["embedding"].dtype == "bfloat16"
+    assert whole.state["params"]["tables"]["embedding"].dtype == dtype
     assert whole.evals["test"]["auc"] > 0.6
     run(tmp_path / "parts", train__steps=10, **options)
     parts = run(tmp_path / "parts", train__steps=20, **options)

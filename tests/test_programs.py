@@ -14,6 +14,7 @@ from umair_jax.serving import programs, stablehlo
 from umair_jax.serving.programs import Weights
 from umair_jax.tasks import bookmarks
 from umair_jax.tasks.bookmarks import BookmarksTask
+from umair_jax.training import stored_rows
 
 
 @functools.cache
@@ -53,6 +54,16 @@ def test_baselines_are_exported(name, compiled_once):
     assert set(got) == set(want) == set(found.outputs)
     for key in want:
         np.testing.assert_allclose(got[key], want[key], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", stored_rows.DTYPES)
+def test_exported_tables_are_float32_whatever_they_were_kept_in(dtype):
+    table = jax.random.normal(jax.random.key(0), (5, 3))
+    params = {"net": {}, "tables": {"embedding": stored_rows.stored(table, dtype)}}
+    found = Weights.of(params, {}).arrays["tables/embedding"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, table, atol=0.02)
+    assert not np.array_equal(found, table) or dtype == "float32"
 
 
 @pytest.mark.parametrize("name", RANKERS)

@@ -31,7 +31,7 @@ def stored(values: Float[Array, "V D"], dtype: str) -> Shaped[Array, "V _"]:
     return _quantised(values, jnp.full(values.shape, 0.5, jnp.float32))
 
 
-def width(table: Shaped[Array, "V _"]) -> int:
+def width(table: Array | jax.ShapeDtypeStruct) -> int:
     """D, the numbers of a row, whatever it is kept in."""
     return table.shape[1] - (_SCALE_BYTES if table.dtype == jnp.int8 else 0)
 
