@@ -22,16 +22,15 @@ from umair_jax.training.table_optimisers import (
 V, D = 64, 4
 
 
-@pytest.fixture(autouse=True, params=["at once", "in one part", "in parts of 8"])
+@pytest.fixture(autouse=True, params=["at once", "in parts of 8"])
 def way(request, monkeypatch):
     """Accelerators' way of visiting rows, and that of CPUs."""
     if request.param == "at once":
         monkeypatch.setattr(
             jax.lax, "platform_dependent", lambda *given, cpu, default: default(*given)
         )
-    elif request.param == "in parts of 8":
+    else:
         monkeypatch.setattr(distinct_rows, "_PART", 8)
-    return request.param
 
 
 def data(steps=5, n=24, high=V, seed=0):

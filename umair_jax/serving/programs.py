@@ -38,7 +38,9 @@ class Weights:
     @classmethod
     def of(cls, params: Mapping[str, Any], stats: Any) -> Weights:
         """The weights that `state.judged` gives, all in float32."""
-        tables = {name: stored_rows.opened(table) for name, table in params["tables"].items()}
+        tables = {
+            name: stored_rows.opened(jnp.asarray(table)) for name, table in params["tables"].items()
+        }
         whole = {**params, "tables": tables, "stats": stats}
         leaves, tree = jax.tree_util.tree_flatten_with_path(whole)
         arrays = {
