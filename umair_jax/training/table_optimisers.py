@@ -248,17 +248,20 @@ def _descend(
     bits = table.dtype == jnp.uint16
 
     def read(values: Array) -> Array:
-        found = values.at[target].get(mode="fill", fill_value=0, unique_indices=True)
-        if values is table and bits:
-            found = jax.lax.bitcast_convert_type(found, jnp.bfloat16)
-        return stored_rows.opened(found)
+        return values.at[target].get(mode="fill", fill_value=0, unique_indices=True)
 
     def write(values: Array, new: Array) -> Array:
         return values.at[target].set(new, mode="drop", unique_indices=True)
 
+    def weights() -> Array:
+        found = read(table)
+        return stored_rows.opened(
+            jax.lax.bitcast_convert_type(found, jnp.bfloat16) if bits else found
+        )
+
     kept = dict(kept)
     if config.l2:
-        gradient = gradient + config.l2 * read(table)
+        gradient = gradient + config.l2 * weights()
     if config.name == "rowwise_adagrad":
         accumulator = read(kept["accumulator"]) + jnp.mean(gradient**2, axis=-1)
         kept["accumulator"] = write(kept["accumulator"], accumulator)
@@ -282,8 +285,7 @@ def _descend(
     if table.dtype == jnp.float32:
         table = table.at[target].add(-rate * change, mode="drop", unique_indices=True)
     else:
-        new = read(table) - rate * change
         dtype = "bfloat16" if bits else table.dtype.name
-        new = stored_rows.closed(new, first + target, step, dtype)
+        new = stored_rows.closed(weights() - rate * change, first + target, step, dtype)
         table = write(table, jax.lax.bitcast_convert_type(new, jnp.uint16) if bits else new)
     return table, kept
