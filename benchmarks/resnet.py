@@ -141,9 +141,9 @@ def style(settings: Settings, peers: Peers) -> list[dict[str, Any]]:
                 settings.contender(label, work.dispatch, jax.block_until_ready, len(images))
             )
             flops.append(work.flops)
+        take_turns(pair, settings.rounds)
         peak = machine.MatrixPeak(2048)
         for _ in range(settings.rounds):
-            take_turns(pair, 1)
             peak.measure()
         both, content = pair
         extra = {

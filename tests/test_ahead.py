@@ -70,8 +70,12 @@ def test_tables_elsewhere_are_updated_in_place_and_never_sent(topology, dtype):
     fit = dataclasses.replace(FIT, tables=TableOptimConfig("sgd", 0.1, dtype=dtype))
     rows = 2**24, 2**30
     low, high = (compiled(mesh, toy_task.TallTask(n), fit) for n in rows)
-    traffic = [sum(each.size for each in cost.of(made).collectives) for made in (low, high)]
-    assert traffic[1] <= traffic[0]
+    sent = [cost.of(made).collectives for made in (low, high)]
+    if dtype == "int8":  # of which some programs send a number as four bytes
+        sent = [sum(each.size for each in each_one) for each_one in sent]
+        assert sent[1] <= sent[0]
+    else:
+        assert sent[0] == sent[1]
     share = rows[1] * toy_task.WIDTH // mesh.size  # at a byte a weight
     memory = high.memory_analysis()
     assert memory.alias_size_in_bytes >= share * jnp.dtype(dtype).itemsize

@@ -3,14 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from umair_jax.training import stored_rows
 from umair_jax.training.stored_rows import DTYPES, closed, opened, stored, width
 
 VALUES = jax.random.normal(jax.random.key(0), (50, 6))
 ROWS, STEP = jnp.arange(50), jnp.array(3)
 
 
-@pytest.mark.parametrize(("dtype", "within"), [("float32", 0), ("bfloat16", 2**-8), ("int8", 1)])
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 0), ("bfloat16", 2**-8), ("int8", None)])
 def test_a_new_table_holds_the_nearest_values(dtype, within):
     table = stored(VALUES, dtype)
     assert table.dtype == jnp.dtype(dtype)
@@ -82,4 +81,3 @@ def test_luck_depends_on_row_column_and_step_alone():
     np.testing.assert_array_equal(closed(VALUES[20:30], ROWS[20:30], STEP, kind), whole[20:30])
     assert (np.asarray(closed(VALUES, ROWS, STEP + 1, kind)) != np.asarray(whole)).any()
     assert (np.asarray(closed(VALUES, ROWS + 1, STEP, kind)) != np.asarray(whole)).any()
-    assert stored_rows.DTYPES == ("float32", "bfloat16", "int8")

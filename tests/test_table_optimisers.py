@@ -191,7 +191,7 @@ def test_updates_too_small_to_be_kept_count_in_the_mean(dtype):
     ours, _ = run(TableOptimConfig("sgd"), half(table, dtype), rows, gradients)
     ours = full(ours)
     np.testing.assert_allclose(ours[:, 0], 2.0, rtol=1e-6)
-    assert ours[:, 1:].mean() == pytest.approx(0.9, abs=0.015)
+    assert ours[:, 1:].mean() == pytest.approx(0.9, abs=0.005 if dtype == "bfloat16" else 0.015)
     assert len(np.unique(ours[:, 1:])) > 10  # each weight has luck of its own
     nearest = half(np.array([[2.0, 1.0]], np.float32), dtype)
     for _ in range(10):

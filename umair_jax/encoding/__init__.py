@@ -3,7 +3,7 @@
 from umair_jax.encoding.config import TEXT_FIELDS, ExtractConfig
 from umair_jax.encoding.decode import Decoded, Pictures, decoded_batches, in_batches
 from umair_jax.encoding.images import FrozenImageEncoder, calibrate, whiten
-from umair_jax.encoding.pair import FILES, Catalogue, Encoders, build, load, save, widths
+from umair_jax.encoding.pair import FILES, Catalogue, Encoders, build, load, save
 from umair_jax.encoding.texts import FrozenTextEncoder, ItemTexts, item_text
 
 __all__ = [
@@ -25,5 +25,4 @@ __all__ = [
     "load",
     "save",
     "whiten",
-    "widths",
 ]

@@ -89,6 +89,15 @@ class ExtractConfig:
             )
 
     @property
+    def widths(self) -> dict[str, int]:
+        """Of the vectors "content", "style" and "text"; weights of other widths are refused."""
+        return {
+            "content": self.image.content_width,
+            "style": self.image.style_width,
+            "text": self.text.vector_width,
+        }
+
+    @property
     def image_weights_file(self) -> str:
         """The file that `image_weights` means; "" without any."""
         return pretrained.image_encoder(self.image_weights)

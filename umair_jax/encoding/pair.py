@@ -87,17 +87,6 @@ def build(catalogue: Catalogue, rows: Sequence[int], config: ExtractConfig) -> E
     return Encoders(config, image, text, words)
 
 
-def widths(catalogue: Catalogue, rows: Sequence[int], config: ExtractConfig) -> dict[str, int]:
-    """Widths of the vectors of what `build` makes, by their names; no picture is read."""
-    text, _ = texts.build(catalogue.items, rows, config)
-    image = config.image
-    return {
-        "content": image.content_width,
-        "style": image.style_width,
-        "text": text.cfg.vector_width,
-    }
-
-
 def pictures_of(catalogue: Catalogue) -> Pictures:
     """The catalogue's pictures alone, where it can give them: what is sent to processes."""
     return getattr(catalogue, "pictures", catalogue)

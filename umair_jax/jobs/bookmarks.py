@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from umair_jax import encoding, hosts, results, settings
+from umair_jax import hosts, results, settings
 from umair_jax.data import collisions, feature_bank, ranking
 from umair_jax.data.batches import BatchSource
 from umair_jax.data.dataset import Dataset
@@ -224,9 +224,8 @@ def joined(made: Mapping[str, Any], console: Console, blank: Path | None = None)
         folder = bank_folder(made["data"].root, key)
         bank = extract(dataset, made["extract"], folder, console=console)
     else:
-        folder, items = blank, len(dataset.items.title) - 1
-        widths = encoding.widths(dataset, range(1, items + 1), made["extract"])
-        bank = feature_bank.blank(items, **widths)
+        folder = blank
+        bank = feature_bank.blank(len(dataset.items), **made["extract"].widths)
     data = ranking.build(dataset, bank, schema, made["features"], folder)
     return Loaded(dataset, data, folder)
 

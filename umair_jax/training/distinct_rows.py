@@ -15,6 +15,7 @@ first, and what follows costs as much as there are distinct rows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -55,16 +56,11 @@ def visit(
     n = rows.shape[0]
     slot = slot.at[rows].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
     representative = slot.at[rows].get(mode="fill", fill_value=n)
-
-    def at_once(*arguments: Any) -> Any:
-        return _at_once(step, *arguments)
-
-    def in_parts(*arguments: Any) -> Any:
-        return _in_parts(step, *arguments)
-
-    # On accelerators a loop whose length depends on the batch would wait for the host.
+    # On GPUs a loop whose length depends on the batch would wait for the host.
     table, kept = jax.lax.platform_dependent(
-        table, kept, rows, representative, gradients, cpu=in_parts, default=at_once
+        *(table, kept, rows, representative, gradients),
+        cpu=functools.partial(_in_parts, step),
+        default=functools.partial(_at_once, step),
     )
     return table, kept, slot
 

@@ -37,7 +37,9 @@ def width(table: Array | jax.ShapeDtypeStruct) -> int:
 
 
 def opened(rows: Shaped[Array, "*n _"]) -> Float[Array, "*n D"]:
-    """Rows of a table as float32."""
+    """Rows of a table as float32; uint16 are bits of bfloat16."""
+    if rows.dtype == jnp.uint16:
+        rows = jax.lax.bitcast_convert_type(rows, jnp.bfloat16)
     if rows.dtype != jnp.int8:
         return rows.astype(jnp.float32)
     steps, scale = rows[..., :-_SCALE_BYTES], rows[..., -_SCALE_BYTES:]
@@ -54,7 +56,7 @@ def closed(
         values: float32 [n, D].
         rows: Their numbers in the whole table, int32 [n].
         step: Of the training, int32.
-        dtype: The table's, one of DTYPES.
+        dtype: The table's, one of DTYPES; or "uint16", bits of bfloat16.
     """
     if dtype == "float32":
         return values
@@ -64,7 +66,8 @@ def closed(
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32) + noise
     rounded = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
     # NaN and infinity have no neighbours.
-    return jnp.where(jnp.isfinite(values), rounded, values).astype(jnp.bfloat16)
+    half = jnp.where(jnp.isfinite(values), rounded, values).astype(jnp.bfloat16)
+    return jax.lax.bitcast_convert_type(half, jnp.uint16) if dtype == "uint16" else half
 
 
 def _quantised(values: Array, threshold: Array) -> Array:

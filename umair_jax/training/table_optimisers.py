@@ -16,8 +16,8 @@ there alone, an update of such a table passes over all of it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -223,10 +223,7 @@ def _update_block(
     Entries of ``rows`` past the block's end do nothing.
     """
     kept = {name: values for name, values in state.items() if name != "slot"}
-
-    def descend(table: Array, kept: TableState, rows: Array, gradient: Array) -> Any:
-        return _descend(table, kept, rows, gradient, rate, step, config, first)
-
+    descend = functools.partial(_descend, rate=rate, step=step, config=config, first=first)
     table, kept, slot = distinct_rows.visit(descend, table, kept, state["slot"], rows, gradients)
     return table, {**kept, "slot": slot}
 
@@ -241,11 +238,7 @@ def _descend(
     config: TableOptimConfig,
     first: Array | int,
 ) -> tuple[Array, TableState]:
-    """A step on different rows; entries of ``target`` past the table's end do nothing.
-
-    A table of bfloat16 may come as its bits, uint16.
-    """
-    bits = table.dtype == jnp.uint16
+    """A step on different rows; entries of ``target`` past the table's end do nothing."""
 
     def read(values: Array) -> Array:
         return values.at[target].get(mode="fill", fill_value=0, unique_indices=True)
@@ -253,15 +246,9 @@ def _descend(
     def write(values: Array, new: Array) -> Array:
         return values.at[target].set(new, mode="drop", unique_indices=True)
 
-    def weights() -> Array:
-        found = read(table)
-        return stored_rows.opened(
-            jax.lax.bitcast_convert_type(found, jnp.bfloat16) if bits else found
-        )
-
     kept = dict(kept)
     if config.l2:
-        gradient = gradient + config.l2 * weights()
+        gradient = gradient + config.l2 * stored_rows.opened(read(table))
     if config.name == "rowwise_adagrad":
         accumulator = read(kept["accumulator"]) + jnp.mean(gradient**2, axis=-1)
         kept["accumulator"] = write(kept["accumulator"], accumulator)
@@ -285,7 +272,6 @@ def _descend(
     if table.dtype == jnp.float32:
         table = table.at[target].add(-rate * change, mode="drop", unique_indices=True)
     else:
-        dtype = "bfloat16" if bits else table.dtype.name
-        new = stored_rows.closed(weights() - rate * change, first + target, step, dtype)
-        table = write(table, jax.lax.bitcast_convert_type(new, jnp.uint16) if bits else new)
+        new = stored_rows.opened(read(table)) - rate * change
+        table = write(table, stored_rows.closed(new, first + target, step, table.dtype.name))
     return table, kept
